@@ -1,0 +1,51 @@
+"""The command `mlm-filter`: finds the job by its name and hands it the rest of the line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from . import JOBS, __version__
+from .config import nearest
+
+_HELP = """\
+usage: mlm-filter <job> [--conf FILE] [--option value ...]
+
+Scores pairs of images and captions with a multimodal language model and keeps the best ones.
+
+jobs:
+{jobs}
+
+mlm-filter <job> --help    the options of a job
+mlm-filter --version       the version
+
+Try it: mlm-filter quickstart"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one job; return its exit code, or 2 for a job that does not exist."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    if not words or words[0] in ("-h", "--help"):
+        width = max(map(len, JOBS))
+        jobs = "\n".join(f"  {name:{width}}  {about}" for name, about in JOBS.items())
+        print(_HELP.format(jobs=jobs), file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    name, *rest = words
+    if name in ("-V", "--version"):
+        print(f"mlm-filter {__version__}")
+        return 0
+    if name not in JOBS:
+        guess = nearest(name, tuple(JOBS))
+        hint = f"did you mean {guess}?" if guess else f"there are {', '.join(JOBS)}"
+        print(f"mlm-filter: unknown job {name}; {hint}", file=sys.stderr)
+        return 2
+    job = import_module(f".{name}", __package__)  # on demand: --help needs neither Java nor torch
+    code: int = job.main(rest)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

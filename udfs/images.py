@@ -1,0 +1,143 @@
+"""Bytes of any web image to a small RGB picture, with bounds on what one image may cost.
+
+Every failure is an ImageError with a reason that a person understands; no input, however made, may
+raise anything else or use memory without bound.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Decoders that need no helper program and that the web uses. PIL's others (PostScript, PSD, FITS
+# ...) are attack surface without use here.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO")
+MAX_PIXELS = 64_000_000  # decoded RGB of 192 MB; a camera's largest pictures pass, bombs do not
+MAX_BYTES = 256 * 1024 * 1024
+MAX_SIDE = 2048  # more than any vision tower here sees; bounds what waits in the prefetch queue
+MAX_ASPECT = 20  # beyond it processors fail (Qwen2-VL at 200) or round a side to nothing
+GREY = (124, 116, 104)  # ImageNet's mean colour: padding that a vision tower sees as nearly zero
+WHITE = (255, 255, 255)
+
+
+class ImageError(ValueError):
+    """These bytes are no picture that can be scored; the message says why, in one line."""
+
+
+def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> Image:
+    """Decode to RGB, upright (EXIF), at most MAX_SIDE a side and MAX_ASPECT long.
+
+    The first frame of animations and the first page of documents; transparency over white; 16-bit
+    grey scaled to 8 bits; CMYK and palettes converted. `fit="pad"` pads to a square.
+    Raises ImageError for anything that is not a whole picture of a known format and sane size.
+    """
+    if data is None:
+        raise ImageError("no image (null)")
+    if len(data) == 0:
+        raise ImageError("empty image (0 bytes)")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"image file of {len(data)} bytes is over the limit of {MAX_BYTES}")
+    from PIL import Image as pil
+    from PIL import ImageOps
+
+    try:
+        # PIL warns of bombs on its own scale; the bound here is ours, checked before any pixel.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pil.open(io.BytesIO(data), formats=_formats()) as image:
+                _check_size(image.size)
+                image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEG: decode large ones at 1/2, 1/4 ...
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                return _pad(_shrink(_to_rgb(upright)), fit)
+    except ImageError:
+        raise
+    except pil.UnidentifiedImageError:
+        raise ImageError(f"not an image of a known format{_looks_like(data)}") from None
+    except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise ImageError(f"damaged image: {reason[:200]}") from None
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this build of PIL can read."""
+    from PIL import Image as pil
+
+    pil.init()
+    return tuple(name for name in FORMATS if name in pil.OPEN)
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"image of {width} x {height} pixels")
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"image of {width} x {height} pixels is over the limit of {MAX_PIXELS}")
+
+
+def _to_rgb(image: Image) -> Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8_bit(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        from PIL import Image as pil
+
+        rgba = image.convert("RGBA")
+        image = pil.alpha_composite(pil.new("RGBA", rgba.size, (*WHITE, 255)), rgba)
+    return image.convert("RGB")
+
+
+def _to_8_bit(image: Image) -> Image:
+    """Scale 16-bit and wider greys to 8 bits: PIL's own conversion clips them to white."""
+    import numpy as np
+    from PIL import Image as pil
+
+    values = np.asarray(image, dtype=np.float64)
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    if image.mode.startswith("I;16") or (values.min() >= 0 and 255 < values.max() <= 65535):
+        values = values / 257.0
+    elif values.min() < 0 or values.max() > 255:  # no agreed range: use the picture's own
+        values = (values - values.min()) * (255.0 / max(float(np.ptp(values)), 1e-9))
+    elif values.max() <= 1.0 and image.mode == "F":
+        values = values * 255.0
+    return pil.fromarray(values.round().clip(0, 255).astype(np.uint8))
+
+
+def _shrink(image: Image) -> Image:
+    if max(image.size) > MAX_SIDE:
+        from PIL import Image as pil
+
+        image.thumbnail((MAX_SIDE, MAX_SIDE), pil.Resampling.BICUBIC, reducing_gap=3.0)
+    return image
+
+
+def _pad(image: Image, fit: str) -> Image:
+    from PIL import Image as pil
+
+    width, height = image.size
+    longest = max(width, height)
+    shortest = longest if fit == "pad" else -(-longest // MAX_ASPECT)
+    target = (max(width, shortest), max(height, shortest))
+    if target == image.size:
+        return image
+    canvas = pil.new("RGB", target, GREY)
+    canvas.paste(image, ((target[0] - width) // 2, (target[1] - height) // 2))
+    return canvas
+
+
+def _looks_like(data: bytes | bytearray | memoryview) -> str:
+    head = bytes(data[:512]).lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html", b"<head", b"<body")):
+        return " (an HTML page)"
+    if head.startswith((b"<?xml", b"<svg")):
+        return " (XML or SVG)"
+    if head.startswith((b"{", b"[")):
+        return " (JSON)"
+    if head.startswith(b"%pdf"):
+        return " (a PDF)"
+    return ""

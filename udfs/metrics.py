@@ -1,0 +1,10 @@
+"""The four quality metrics of the paper, in the order used everywhere (arXiv 2403.02677, section 3.1)."""
+
+METRICS = ("itm", "odf", "ctq", "su")
+
+METRIC_NAMES = {
+    "itm": "image-text matching",
+    "odf": "object detail fulfilment",
+    "ctq": "caption text quality",
+    "su": "semantic understanding",
+}
