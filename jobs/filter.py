@@ -4,16 +4,16 @@
     mlm-filter filter --scores S --selection SEL --rule "itm >= 66" --pairs P --output FILTERED
 
 The selection has one row for each row of the scores table, with what each rule said about it;
-``rules.py`` gives the language, ``rules_spark.py`` its exact meaning. Filtered pairs are the rows of
-the pairs table that are kept, each once, with their scores. A rerun replaces both tables.
+``rules.py`` gives the language, ``rules_spark.py`` its exact meaning. Filtered pairs are the rows
+of the pairs table that are kept, each once, with their scores. A rerun replaces both tables.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -23,8 +23,8 @@ from . import job, tables
 from .config import JobConfig
 from .errors import UsageError
 from .pairs import with_keys
-from .rules import Best, Rule, parse_rule
-from .rules_spark import Cut, find_cuts, judge
+from .rules import Rule, parse_rule
+from .rules_spark import find_cuts, judge
 
 KEY = ("uid", "image_sha", "caption_sha")
 BROADCAST_ROWS = 100_000
@@ -133,7 +133,7 @@ def kept_keys(selection: DataFrame) -> DataFrame:
 
 
 def repeated(pairs: DataFrame, uid: str) -> DataFrame:
-    """``uid`` of the rows of a pairs table that share theirs with another; reads that column only."""
+    """The uids that several rows of a pairs table have; reads that column only."""
     uids = pairs.select(F.col(tables.quoted(uid)).cast("string").alias("uid"))
     return uids.groupBy("uid").count().where("count > 1").select("uid")
 
@@ -182,16 +182,29 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
         pairs = _read_pairs(spark, config.pairs, config)
         _check_replaceable(spark, config.output, (config.uid_column, *METRICS))
     scorer = choose_scorer(scores, config.scores, config.scorer)
-    scores = scores.where(F.col("scorer").eqNullSafe(scorer))
+    scores = scores.where(F.col("scorer").eqNullSafe(F.lit(scorer)))
 
     cuts = find_cuts(scores, rules)
     selection = selection_of(judge(scores, rules, cuts, config.combine), rules)
     if not config.dry_run:
         tables.overwrite(selection, config.selection, skipping=KEY)
-        selection = tables.read(spark, config.selection)
-    summary = {"scores": config.scores, "scores_version": version, "scorer": scorer}
+        selection = _latest(spark, config.selection)
+    summary: dict[str, Any] = {"scores": config.scores, "scores_version": version, "scorer": scorer}
     summary |= count_fates(selection, rules)
-    summary["thresholds"] = [_threshold(rule, b, cuts[b]) for rule in rules for b in rule.bests()]
+    summary["thresholds"] = [
+        {
+            "rule": rule.name,
+            "part": str(best),
+            "signal": best.signal.name,
+            "scored": cuts[best].scored,
+            "taken": cuts[best].taken,
+            "threshold": cuts[best].value,
+            "ties": cuts[best].ties,
+            "ties_taken": cuts[best].ties_taken,
+        }
+        for rule in rules
+        for best in rule.bests()
+    ]
     _show(summary, config)
     if config.dry_run:
         return summary | {"dry_run": True}
@@ -277,9 +290,82 @@ def write_filtered(
     comments = {name: _COMMENTS[name] for name in (*METRICS, "image_sha", "caption_sha")}
     written = _commented(tables.storable(filtered), comments)
     tables.overwrite(written, config.output, skipping=(uid, "image_sha", "caption_sha"))
-    return tables.read(pairs.sparkSession, config.output).count()
+    return _latest(pairs.sparkSession, config.output).count()
 
 
 def _small(kept: DataFrame, rows: int) -> DataFrame:
     # Spark takes a filtered table to be as large as the whole, and would shuffle the images.
     return F.broadcast(kept) if rows <= BROADCAST_ROWS else kept
+
+
+def _latest(spark: SparkSession, ref: str) -> DataFrame:
+    """A table pinned to its version of now."""
+    return tables.read(spark, ref, tables.version(spark, ref))
+
+
+def _read_pairs(spark: SparkSession, ref: str, config: FilterConfig) -> DataFrame:
+    """The pairs table, with its keys computed where it has none."""
+    pairs = _latest(spark, ref)
+    if {"image_sha", "caption_sha"} <= set(pairs.columns):
+        _require(ref, pairs, (config.uid_column,), "usable as --pairs")
+        return pairs
+    image = config.image_path_column or config.image_column
+    _require(ref, pairs, (config.uid_column, image, config.caption_column), "usable as --pairs")
+    return with_keys(
+        pairs,
+        config.uid_column,
+        config.image_column,
+        config.image_path_column,
+        config.caption_column,
+    )
+
+
+def _require(ref: str, df: DataFrame, columns: Sequence[str], what: str) -> None:
+    missing = [name for name in columns if name not in df.columns]
+    if missing:
+        raise UsageError(
+            f"{ref} is not {what}: it has no column {', '.join(missing)}"
+            f" among {', '.join(df.columns)}"
+        )
+
+
+def _check_replaceable(spark: SparkSession, ref: str, columns: Sequence[str]) -> None:
+    """Refuse to overwrite a table that this job cannot have written."""
+    if tables.exists(spark, ref) and not set(columns) <= set(tables.read(spark, ref).columns):
+        raise UsageError(f"{ref} is a table of another kind, which would be replaced: name another")
+
+
+def _show(summary: dict[str, Any], config: FilterConfig) -> None:
+    """The funnel and the thresholds, for people."""
+    rows, kept = summary["rows"], summary["kept"]
+    left = rows - sum(summary["without_scores"].values())
+    lines = [("", "passes", "fails first", "left"), ("all rows", "", "", f"{rows:,}")]
+    lines += [(f"status:{s}", "", f"{n:,}", "") for s, n in summary["without_scores"].items()]
+    lines += [("with scores", "", "", f"{left:,}")]
+    for rule in summary["rules"]:
+        left -= rule["failed_first"]
+        label = rule["rule"] if rule["name"] == rule["rule"] else f"{rule['name']}: {rule['rule']}"
+        after = f"{left:,}" if config.combine == "and" else ""
+        lines += [(label, f"{rule['passed']:,}", f"{rule['failed_first']:,}", after)]
+    lines += [("kept", "", "", f"{kept:,}")]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for label, *numbers in lines:
+        cells = [f"{n:>{w}}" for n, w in zip(numbers, widths[1:], strict=True)]
+        job.say(f"{label:<{widths[0]}}  {'  '.join(cells)}".rstrip())
+    for cut in summary["thresholds"]:
+        share = f"{cut['part']}: {cut['taken']:,} of {cut['scored']:,}"
+        at = f", down to {cut['threshold']}" if cut["part"].startswith("top") else ""
+        at = at or f", up to {cut['threshold']}"
+        ties = f" ({cut['ties_taken']:,} of {cut['ties']:,} ties)" if cut["ties"] > 1 else ""
+        job.say(share + (at + ties if cut["taken"] else ""))
+    fraction = f" ({kept / rows:.2%})" if rows else ""
+    job.say(f"{kept:,} of {rows:,} rows kept{fraction}" + (": dry run" if config.dry_run else ""))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    return job.main("filter", FilterConfig, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -85,22 +85,21 @@ def build_suffix(template: Template) -> Suffix:
     return Suffix(torch.tensor(ids), torch.tensor(offsets), visible, torch.tensor(read))
 
 
-def collate(rows: list[Row], device: Any, dtype: Any) -> Batch:
-    """Pad prefixes on the right (with each row's own last token, which nothing sees) and stack the
-    image tensors; floating-point pixels take the model's dtype."""
+def collate(rows: list[Row], length: int, device: Any, dtype: Any) -> Batch:
+    """Pad prefixes to `length` on the right (with each row's own last token, which nothing sees)
+    and stack the image tensors; floating-point pixels take the model's dtype."""
     import torch
 
-    longest = max(len(row.ids) for row in rows)
-    ids = torch.stack([_extend(row.ids, longest, int(row.ids[-1])) for row in rows])
+    ids = torch.stack([_extend(row.ids, length, int(row.ids[-1])) for row in rows])
     lengths = torch.tensor([len(row.ids) for row in rows])
     per_token = {
-        name: torch.stack([_extend(row.per_token[name], longest, 0) for row in rows]).to(device)
+        name: torch.stack([_extend(row.per_token[name], length, 0) for row in rows]).to(device)
         for name in rows[0].per_token
     }
     pixels = {name: _stack([row.pixels[name] for row in rows]) for name in rows[0].pixels}
     return Batch(
         ids=ids.to(device),
-        real=(torch.arange(longest)[None] < lengths[:, None]).to(device),
+        real=(torch.arange(length)[None] < lengths[:, None]).to(device),
         per_token=per_token,
         pixels={
             name: value.to(device, dtype if value.is_floating_point() else None)

@@ -1,0 +1,196 @@
+"""Thin shells around the scorer: the only module here that knows Spark.
+
+    from udfs.spark import mlm_scores
+    pairs.select("uid", mlm_scores("image", "caption").alias("s")).select("uid", "s.*")
+
+    register(spark)
+    spark.sql("SELECT uid, mlm_scores(image, caption).itm FROM pairs")
+
+Write such scores to a table before filtering on them: Spark may otherwise run the model twice.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyspark import TaskContext
+from pyspark.sql import Column, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from udfs import models
+from udfs.metrics import METRIC_NAMES, METRICS
+from udfs.models import ModelConfig
+from udfs.results import Scored
+from udfs.scorer import Scorer
+from udfs.stream import Meter, read_path, score_stream
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STAGES = ("load", "decode", "wait", "model")
+
+
+def _field(name: str, kind: T.DataType, comment: str) -> T.StructField:
+    return T.StructField(name, kind, True, {"comment": comment})
+
+
+SCORES = T.StructType(
+    [
+        *(
+            _field(m, T.FloatType(), f"{METRIC_NAMES[m]}, 0..100: mean over the model's numbers")
+            for m in METRICS
+        ),
+        *(
+            _field(f"{m}_mode", T.IntegerType(), f"{m}: the likeliest number, 0..100")
+            for m in METRICS
+        ),
+        *(
+            _field(f"{m}_entropy", T.FloatType(), f"{m}: bits of doubt, 0 (sure) to 6.66")
+            for m in METRICS
+        ),
+        _field("status", T.StringType(), "ok or caption_truncated (scored), or why not scored"),
+        _field("reason", T.StringType(), "in words, what the status means for this pair"),
+    ]
+)
+"""What the model says of one pair; all scores are null where the status says so."""
+
+_SECONDS = [T.StructField(f"seconds_{stage}", T.DoubleType()) for stage in STAGES]
+
+
+def mlm_scores(
+    image: Column | str, caption: Column | str, config: ModelConfig | None = None
+) -> Column:
+    """One struct (`SCORES`) for each image (binary) and caption (string), as a column."""
+    # As bytes: text that is not valid UTF-8 would end the task on its way to Python.
+    text = F.col(caption) if isinstance(caption, str) else caption
+    column: Column = scores_udf(config or ModelConfig())(image, text.cast("binary"))
+    return column
+
+
+def register(
+    spark: SparkSession, config: ModelConfig | None = None, name: str = "mlm_scores"
+) -> None:
+    """Make `name(image, caption)` known to SQL. Captions of doubtful encoding: CAST(... AS
+    BINARY)."""
+    spark.udf.register(name, scores_udf(config or ModelConfig()))
+
+
+def scores_udf(config: ModelConfig) -> Any:
+    """The iterator-form pandas UDF behind `mlm_scores`."""
+    import pandas as pd
+
+    def score(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
+        meter = Meter()
+        pairs = ((images.array, captions.array) for images, captions in batches)
+        for answers in score_stream(_scorer(config, meter), pairs, meter):
+            yield pd.DataFrame(columns_of(answers), columns=SCORES.fieldNames())
+
+    # pandas_udf reads the annotations, which are text here (PEP 563) and name a local import.
+    score.__annotations__ = {
+        "batches": Iterator[tuple[pd.Series, pd.Series]],
+        "return": Iterator[pd.DataFrame],
+    }
+    # Not deterministic for the optimizer: it then does not evaluate the model twice.
+    return F.pandas_udf(score, SCORES).asNondeterministic()
+
+
+def score_batches(
+    config: ModelConfig, keys: Sequence[str], image: str, device: str = "auto"
+) -> tuple[Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], T.StructType]:
+    """A function for `DataFrame.mapInArrow`, and the schema of what it returns.
+
+    Its input has the string columns `keys`, the column `image` (binary, or a string with paths) and
+    `caption` (binary); it returns `keys`, `SCORES`, and the seconds by stage since the last batch on the
+    first row of each batch. mapInArrow holds to Spark's limit on bytes a batch where pandas UDFs
+    over a Parquet scan do not.
+    """
+    schema = T.StructType([*(T.StructField(k, T.StringType()) for k in keys), *SCORES, *_SECONDS])
+
+    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        meter = Meter()
+        scorer = _scorer(config, meter, device)
+        kept: list[list[pa.Array]] = []
+
+        def pairs() -> Iterator[tuple[Any, Any]]:
+            for batch in batches:
+                kept.append([batch.column(key) for key in keys])
+                yield _values(batch.column(image)), _values(batch.column("caption"))
+
+        paths = image == "image_path"
+        for answers in score_stream(scorer, pairs(), meter, read=read_path if paths else None):
+            values = columns_of(answers)
+            seconds = meter.take()
+            for stage in STAGES:
+                values[f"seconds_{stage}"] = [seconds[stage]] + [0.0] * (len(answers) - 1)
+            arrays = [*kept.pop(0), *(_array(values[f.name], f.dataType) for f in schema[len(keys):])]
+            if answers:
+                yield pa.RecordBatch.from_arrays(arrays, names=schema.fieldNames())
+
+    return score, schema
+
+
+def columns_of(answers: Sequence[Scored]) -> dict[str, list[Any]]:
+    """Answers as columns in the order of `SCORES`."""
+    values: dict[str, list[Any]] = {}
+    for suffix, attribute in (("", "expectation"), ("_mode", "mode"), ("_entropy", "entropy")):
+        found = [getattr(answer, attribute) or [None] * len(METRICS) for answer in answers]
+        for i, metric in enumerate(METRICS):
+            values[metric + suffix] = [four[i] for four in found]
+    values["status"] = [answer.status for answer in answers]
+    values["reason"] = [answer.reason for answer in answers]
+    return values
+
+
+def device_of(addresses: Sequence[str], visible: str | None) -> str:
+    """The device of a task whose GPU addresses Spark gives: "cpu" without any, else "cuda:i".
+
+    Where a cluster manager has narrowed CUDA_VISIBLE_DEVICES to `visible`, CUDA counts within it.
+    """
+    if not addresses:
+        return "cpu"
+    first = addresses[0]
+    listed = [entry.strip() for entry in visible.split(",")] if visible else []
+    index = listed.index(first) if first in listed else int(first)
+    return f"cuda:{index}"
+
+
+def _scorer(config: ModelConfig, meter: Meter, device: str = "auto") -> Scorer:
+    """This process's scorer, on the device and with the CPU threads of this task."""
+    context = TaskContext.get()
+    gpu = context.resources().get("gpu") if context else None
+    threads = context.cpus() if context else None
+    if device == "auto":
+        addresses = gpu.addresses if gpu else []
+        device = device_of(addresses, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    elif device == "cuda":  # local mode: Spark counts no GPUs there, so share them out by partition
+        import torch
+
+        partition = context.partitionId() if context else 0
+        device = f"cuda:{partition % max(1, torch.cuda.device_count())}"
+    started = time.perf_counter()
+    scorer = models.scorer(config, device, threads)
+    meter.load += time.perf_counter() - started
+    return scorer
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Python values of an Arrow column; text of doubtful encoding stays bytes."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        binary = pa.binary() if pa.types.is_string(column.type) else pa.large_binary()
+        return [None if v is None else v.decode("utf-8", "replace") for v in column.view(binary).to_pylist()]
+    return list(column.to_pylist())
+
+
+def _array(values: list[Any], kind: T.DataType) -> pa.Array:
+    types = {
+        T.FloatType(): pa.float32(),
+        T.DoubleType(): pa.float64(),
+        T.IntegerType(): pa.int32(),
+        T.StringType(): pa.string(),
+    }
+    return pa.array(values, type=types[kind])
