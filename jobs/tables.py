@@ -81,9 +81,14 @@ def is_name(ref: str) -> bool:
     return _NAME.fullmatch(ref) is not None
 
 
+def is_uri(path: str) -> bool:
+    """Whether `path` begins with a scheme, such as `s3://` or `dbfs:/`."""
+    return _SCHEME.match(path) is not None
+
+
 def path_of(ref: str) -> str:
     """The path that `ref` stands for: `~` and relative paths are made absolute, URIs left alone."""
-    return ref if _SCHEME.match(ref) else os.path.abspath(os.path.expanduser(ref))
+    return ref if is_uri(ref) else os.path.abspath(os.path.expanduser(ref))
 
 
 def sql_name(ref: str) -> str:
@@ -139,13 +144,17 @@ def create(
     _save(_writer(frame, skipping).mode("ignore"), ref)
 
 
-def append(df: DataFrame, ref: str, app_id: str, app_version: int) -> None:
+def append(
+    df: DataFrame, ref: str, app_id: str, app_version: int, new_columns: bool = False
+) -> None:
     """Add rows to a table that exists, once: a repeat with the same id and version adds nothing.
+
+    Columns that the table does not have are an error, or with `new_columns` are added to it.
 
     Within one `app_id`, `app_version` has to grow: a lower one is taken for a repeat too. Take the
     id from the run (or from the run and slice), never from anything that outlives the table.
     """
-    writer = df.write.format("delta").mode("append")
+    writer = df.write.format("delta").mode("append").option("mergeSchema", new_columns)
     _save(writer.option("txnAppId", app_id).option("txnVersion", app_version), ref)
 
 

@@ -1,9 +1,10 @@
 """The filter job on real tables: exact cuts, reasons, funnel, copies, exit codes."""
 
+import hashlib
 import json
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import rules_spark, tables
-from jobs.errors import UsageError
 from jobs.filter import FilterConfig, main
 from jobs.rules import Best, Rule, parse_rule
 from jobs.rules_spark import find_cuts, judge
@@ -24,8 +25,9 @@ pytestmark = pytest.mark.spark
 
 METRICS = ("itm", "odf", "ctq", "su")
 SCORES = (
-    "uid string, scorer string, image_sha string, caption_sha string, copy int, itm float,"
-    " odf float, ctq float, su float, itm_mode int, status string, reason string, scored_at timestamp"
+    "uid string, scorer string, image_sha string, caption_sha string, copy int,"
+    " itm float, odf float, ctq float, su float, itm_mode int,"
+    " status string, reason string, scored_at timestamp"
 )
 
 
@@ -84,9 +86,10 @@ def adversarial(rng: random.Random, rows: int) -> list[float | None]:
         [math.nextafter(66, 67), 66.0, math.nextafter(66, 65)],
         [float(value) for value in range(101)],
         [rng.uniform(0, 100) for _ in range(rows)],
-        [1e9 + rng.random() * 1e-6 for _ in range(5)] + [0.0],
+        [0.0, *(1e9 + rng.random() * 1e-6 for _ in range(5))],
     ]
-    pool = rng.choice(pools) + rng.choice([[], [None], [math.nan], [None, math.nan], [None] * 50])
+    holes: list[list[float | None]] = [[], [None], [math.nan], [None, math.nan], [None] * 50]
+    pool = rng.choice(pools) + rng.choice(holes)
     return [rng.choice(pool) for _ in range(rows)]
 
 
@@ -132,7 +135,9 @@ def test_best_fraction_equals_brute_force(
         (uid, "i", "c", 0, "ok" if included else "bad_image", None, *values)
         for uid, included, *values in zip(uids, takes_part, *fields.values(), strict=True)
     ]
-    schema = "uid string, image_sha string, caption_sha string, copy int, status string, reason string"
+    schema = (
+        "uid string, image_sha string, caption_sha string, copy int, status string, reason string"
+    )
     schema += "".join(f", {name} double" for name in fields)
     scores = spark.createDataFrame(data, schema).coalesce(2)
     rules = [case.rule for case in many]
@@ -145,3 +150,262 @@ def test_best_fraction_equals_brute_force(
         assert kept == brute_force(case, hashed, takes_part), case.rule.text
         (best,) = case.rule.bests()
         assert cuts[best].taken == len(kept)
+
+
+def test_cut_is_independent_of_partitioning(spark: SparkSession) -> None:
+    scores = spark.range(5000).selectExpr(
+        "cast(id as string) as uid",
+        "'i' as image_sha",
+        "'c' as caption_sha",
+        "0 as copy",
+        "'ok' as status",
+        "string(null) as reason",
+        "cast(id % 7 as float) as m",
+    )
+    rules = [parse_rule("top 33.3% of m and not bottom 11 of m")]
+
+    def kept(frame: DataFrame) -> set[str]:
+        cuts = find_cuts(frame, rules)
+        judged = judge(frame, rules, cuts, "and")
+        return {row["uid"] for row in judged.where("keep").select("uid").collect()}
+
+    one = kept(scores.coalesce(1))
+    assert len(one) == 5000 * 333 // 1000
+    assert kept(scores.repartition(7, F.rand(1)).sortWithinPartitions(F.rand(2))) == one
+
+
+def test_rows_that_cannot_be_told_apart_are_refused(write: Write) -> None:
+    scores = write("S", [row("a", 1.0), row("a", 1.0), row("b", 2.0)])
+    config = ["--scores", scores, "--selection", scores + "-SEL", "--rule"]
+    assert main([*config, "itm > 0"]) == 0  # no order needed
+    assert main([*config, "top 2 of itm"]) == 2
+
+
+def test_unknown_is_never_kept(spark: SparkSession) -> None:
+    data = [row("null", None, 9.0), row("nan", math.nan, 9.0), row("low", 1.0), row("high", 3.0)]
+    scores = spark.createDataFrame(data, SCORES)
+    texts = {
+        "itm >= 2": {"high"},
+        "not itm >= 2": {"low"},
+        "itm != 1": {"high"},
+        "not top 50% of itm": {"low"},
+        "itm >= 2 or odf > 0": set(),
+        "itm >= 0": {"low", "high"},
+    }
+    for text, expected in texts.items():
+        rules = [parse_rule(text)]
+        judged = judge(scores, rules, find_cuts(scores, rules), "and").collect()
+        assert {row["uid"] for row in judged if row["keep"]} == expected, text
+        assert {row["uid"]: row["reason"] for row in judged}["nan"].startswith("no value of itm")
+
+
+def test_stored_float_is_compared_as_a_double(spark: SparkSession) -> None:
+    scores = spark.createDataFrame([row("a", 66.0, 66.1)], SCORES)
+    rules = [parse_rule(text) for text in ("itm >= 66", "itm = 66", "odf < 66.1", "odf > 66.09")]
+    (judged,) = judge(scores, rules, {}, "and").collect()
+    assert set(judged["rules"].values()) == {True}
+
+
+# --- the job --------------------------------------------------------------------------------------
+
+UNSCORED = [row("bad", status="bad_image"), row(None, status="null_uid")]
+FUNNEL = [
+    row("best", 90.0, 90.0),
+    row("cut", 80.0, 80.0, status="caption_truncated"),
+    row("dull", 70.0, 10.0),
+    row("wrong", 10.0, 95.0),
+    row("unsure", 75.0, None),
+    *UNSCORED,
+]
+
+
+def summary(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return line
+
+
+def test_selection_has_each_row_once_with_its_reason(
+    spark: SparkSession, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = write("S", [*FUNNEL, row("best", 1.0, 1.0, scorer="s2")])
+    target = str(tmp_path / "SEL")
+    argv = ["--scores", scores, "--scorer", "s1", "--selection", target]
+    argv += ["--rule", "match: ITM >= 66", "--rule", "top 75% of odf", "--rule", "itm_mode < 99"]
+    assert main(argv) == 0
+    done = summary(capsys)
+    selection = tables.read(spark, target)
+    fates = {row["uid"]: row["first_failed_rule"] for row in selection.collect()}
+    assert selection.count() == len(FUNNEL) == done["rows"]
+    assert fates == {
+        "best": None,
+        "cut": None,
+        "dull": "top 75% of odf",
+        "wrong": "match",
+        "unsure": "top 75% of odf",
+        "bad": "status:bad_image",
+        None: "status:null_uid",
+    }
+    reasons = {row["uid"]: row["reason"] for row in selection.where("reason is not null").collect()}
+    assert reasons == {
+        "unsure": "no value of odf",
+        "bad": "why bad_image",
+        None: "why null_uid",
+    }
+    assert [row["keep"] for row in selection.orderBy("uid").collect()] == [
+        uid in ("best", "cut") for uid in ["", "bad", "best", "cut", "dull", "unsure", "wrong"]
+    ]
+    rules = {row["uid"]: row["rules"] for row in selection.collect()}
+    assert rules["wrong"] == {"match": False, "top 75% of odf": True, "itm_mode < 99": True}
+    assert set(rules["bad"].values()) == {False}
+
+    assert (done["kept"], done["kept_fraction"]) == (2, 2 / 7)
+    assert done["without_scores"] == {"bad_image": 1, "null_uid": 1}
+    funnel = [(r["name"], r["passed"], r["failed_first"]) for r in done["rules"]]
+    assert funnel == [("match", 4, 1), ("top 75% of odf", 3, 2), ("itm_mode < 99", 5, 0)]
+    (cut,) = done["thresholds"]
+    assert (cut["scored"], cut["taken"], cut["threshold"]) == (4, 3, 80.0)
+
+    assert all(field.metadata.get("comment") for field in selection.schema)
+    assert DeltaTable(target).protocol().min_reader_version == 1
+    before = sorted(map(str, selection.collect()))
+    assert main(argv) == 0
+    assert sorted(map(str, tables.read(spark, target).collect())) == before
+    assert main([*argv, "--combine", "or"]) == 0
+    assert summary(capsys)["kept"] == 5
+
+
+PAIRS = "uid string, image binary, caption string, source_path string, itm string"
+
+
+def pair(uid: str, **other: Any) -> dict[str, Any]:
+    image, caption = f"image {uid}".encode(), f"caption {uid}"
+    fields = {"uid": uid, "image": image, "caption": caption, "source_path": "p", "itm": "old"}
+    return fields | other
+
+
+def test_filtered_pairs(
+    spark: SparkSession, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each kept pair once, though there are copies; other content under a kept uid stays out."""
+    scores = write(
+        "S",
+        [
+            *FUNNEL,
+            row("best", status="duplicate_uid", copy=1),
+            row("cut", status="duplicate_uid", image_sha=sha(b"other")),
+            row("gone", 99.0, 99.0),
+        ],
+    )
+    rows = [pair(r["uid"]) for r in FUNNEL if r["uid"]]
+    rows += [pair("best", source_path="o"), pair("best", source_path="q")]
+    rows += [pair("cut", image=b"other"), pair("wrong"), pair("never scored")]
+    pairs = write("P", rows, PAIRS)
+    output = str(tmp_path / "F")
+    argv = ["--scores", scores, "--selection", str(tmp_path / "SEL"), "--rule", "itm >= 66"]
+    argv += ["--rule", "odf >= 50", "--pairs", pairs, "--output", output]
+    for _ in range(2):
+        assert main(argv) == 0
+        done = summary(capsys)
+        assert (done["kept"], done["output_rows"], done["kept_without_pair"]) == (3, 2, 1)
+        filtered = tables.read(spark, output)
+        assert [tuple(row) for row in filtered.orderBy("uid").select(*PAIR_COLUMNS).collect()] == [
+            ("best", b"image best", "caption best", "o", sha(b"image best"), 90.0, 90.0, None),
+            ("cut", b"image cut", "caption cut", "p", sha(b"image cut"), 80.0, 80.0, None),
+        ]
+    comments = {field.name: field.metadata.get("comment") for field in filtered.schema}
+    assert all(comments[name] for name in METRICS)
+    assert DeltaTable(output).protocol().min_reader_version == 1
+
+
+PAIR_COLUMNS = ("uid", "image", "caption", "source_path", "image_sha", "itm", "odf", "su")
+
+
+def test_pairs_with_keys_are_joined_on_any_uid_column(
+    spark: SparkSession, write: Write, tmp_path: Path
+) -> None:
+    scores = write("S", FUNNEL)
+    keyed = [
+        {"key": r["uid"], "image_sha": r["image_sha"], "caption_sha": r["caption_sha"]}
+        for r in FUNNEL
+    ]
+    pairs = write("P", keyed, "key string, image_sha string, caption_sha string")
+    output = str(tmp_path / "F")
+    argv = ["--scores", scores, "--selection", str(tmp_path / "SEL"), "--rule", "odf >= 50"]
+    assert main([*argv, "--pairs", pairs, "--output", output, "--uid-column", "key"]) == 0
+    kept = tables.read(spark, output)
+    assert kept.columns == ["key", "image_sha", "caption_sha", *METRICS]
+    assert {row["key"] for row in kept.collect()} == {"best", "cut", "wrong"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rule", "itmm >= 3"], "no column 'itmm'; did you mean 'itm'?\n  itmm >= 3\n  ^"),
+        (["--rule", "uid > 3"], "column 'uid' holds string: a signal is a number\n  uid > 3\n  ^"),
+        (["--rule", "top 130% of itm"], "a percentage lies between 0 and 100"),
+        (["--rule", "(itm > 3"], "this '(' is never closed\n  (itm > 3\n  ^"),
+        (["--rule", ""], "the rule is empty"),
+        ([], "missing --rule"),
+        (["--rule", "itm > 3", "--rule", "itm>3"], "two rules are named 'itm > 3'"),
+        (["--rule", "itm > 3"], "s1 (1 rows, 2025-01-31 to 2025-01-31), s2 (1 rows, 2025"),
+        (["--rule", "itm > 3", "--scorer", "s3"], "has no scores of scorer s3; it has s1 (1 rows"),
+        (["--rule", "itm > 3", "--limit", "3"], "--limit"),
+        (["--rule", "itm > 3", "--pairs", "P"], "--pairs and --output go together"),
+        (["--rule", "itm > 3", "--selection", "S"], "S is named twice"),
+        (["--rule", "itm > 3", "--selection", "other"], "other is a table of another kind"),
+        (
+            ["--rule", "itm > 3", "--scores", "other"],
+            "other is not a scores table: it has no column",
+        ),
+        (["--rule", "itm > 3", "--scores", "nothing"], "nothing: there is no Delta table"),
+    ],
+)
+def test_bad_usage_exits_with_2_and_writes_nothing(
+    write: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("S", [row("a", 1.0), row("a", 1.0, scorer="s2")])
+    write("other", [{"uid": "a"}], "uid string")
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert main(["--scores", "S", "--selection", "SEL", *options]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "Traceback" not in printed.err
+    assert json.loads(printed.out)["status"] == "usage_error"
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_dry_run_counts_and_writes_nothing(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = write("S", FUNNEL)
+    conf = tmp_path / "conf.yaml"
+    conf.write_text("filter:\n  rule:\n  - match: itm >= 66\n  - top 2 of odf\n")
+    argv = ["--conf", str(conf), "--scores", scores, "--selection", str(tmp_path / "SEL")]
+    assert main([*argv, "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    done = json.loads(printed.out)
+    assert (done["dry_run"], done["kept"], done["rows"]) == (True, 1, 7)
+    assert done["thresholds"][0]["threshold"] == 90.0
+    assert "match: itm >= 66" in printed.err
+    assert not (tmp_path / "SEL").exists()
+
+
+def test_shipped_configuration_is_valid() -> None:
+    from jobs.config import conf_file, parse
+
+    options = ["--conf", str(conf_file("filter.yaml")), "--scores", "S", "--selection", "SEL"]
+    config = parse(FilterConfig, options, "filter")
+    assert [rule.name for rule in config.parsed_rules()] == ["match", "detail"]
+
+
+def test_no_rows(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--scores", write("S", []), "--selection", str(tmp_path / "SEL")]
+    assert main([*argv, "--rule", "top 50% of itm"]) == 0
+    done = summary(capsys)
+    assert (done["rows"], done["kept"], done["kept_fraction"]) == (0, 0, None)

@@ -1,0 +1,54 @@
+"""The scores table: its columns, and the rows of it that need no model."""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from udfs.spark import SCORES
+
+from . import tables
+
+
+def _field(name: str, kind: T.DataType, comment: str) -> T.StructField:
+    return T.StructField(name, kind, True, {"comment": comment})
+
+
+KEYS = ("uid", "image_sha", "caption_sha", "copy")
+"""With `scorer`, what names a row: one row of the pairs table, scored by one scorer."""
+
+SCORES_TABLE = T.StructType(
+    [
+        _field("uid", T.StringType(), "key of the pair"),
+        _field("scorer", T.StringType(), "hash of model, prompt and settings that decide a score"),
+        _field("image_sha", T.StringType(), "SHA-256 of the image in hex (of its path, with paths)"),
+        _field("caption_sha", T.StringType(), "SHA-256 of the caption in hex"),
+        _field("copy", T.IntegerType(), "0, or 1, 2 ... for further rows that are just the same"),
+        *SCORES,
+        _field("attempts", T.IntegerType(), "how often the pair was tried"),
+        _field("run_id", T.StringType(), "the run that wrote the row"),
+        _field("scored_at", T.TimestampType(), "when"),
+    ]
+)
+
+
+def create(spark: SparkSession, ref: str) -> None:
+    """Make an empty scores table unless there is one."""
+    tables.create(spark, ref, SCORES_TABLE, skipping=("uid", "scorer", "status", "run_id"))
+
+
+def finished(rows: DataFrame, scorer: str, run_id: str) -> DataFrame:
+    """`rows` with the columns of SCORES_TABLE: missing ones null, those of the run filled in."""
+    given: dict[str, Column] = {
+        "scorer": F.lit(scorer),
+        "run_id": F.lit(run_id),
+        "scored_at": F.current_timestamp(),
+    }
+    columns = [
+        given.get(field.name, F.col(field.name) if field.name in rows.columns else F.lit(None))
+        .cast(field.dataType)
+        .alias(field.name)
+        for field in SCORES_TABLE
+    ]
+    return rows.select(*columns)

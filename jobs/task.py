@@ -1,0 +1,22 @@
+"""Entry points of the wheel for schedulers: `mlm-filter-ingest`, `mlm-filter-score` ...
+
+A Databricks python_wheel_task calls the function with the task's parameters in sys.argv and does
+not look at what comes back: a job that did not succeed has to raise, and one that did must not
+call exit, which counts as a failure there.
+"""
+
+import sys
+from functools import partial
+
+from . import cli
+
+
+def _run(job: str) -> None:
+    code = cli.main([job, *sys.argv[1:]])
+    if code:
+        sys.exit(code)
+
+
+ingest = partial(_run, "ingest")
+score = partial(_run, "score")
+filter = partial(_run, "filter")
