@@ -170,9 +170,11 @@ package() {
   # setuptools would pack modules that are gone from the source, were they still in build/.
   rm -rf build dist
   "$uv" build --quiet --wheel --out-dir dist --python "$python" --build-constraints "$constraints"
+  # Spark ships zips to its executors, not wheels. The content is the same, with entries for the
+  # folders, without which Python does not find a package (mlm_filter) that has no __init__.py.
+  "$python" -m zipfile -e dist/mlm_filter-*.whl build/zip
+  (cd build/zip && "$python" -m zipfile -c ../../dist/mlm_filter.zip ./*)
   rm -rf build
-  # Spark ships zips to its executors, not wheels; the content is the same.
-  cp dist/mlm_filter-*.whl dist/mlm_filter.zip
   ls -l dist/*.whl dist/*.zip
 }
 

@@ -20,7 +20,7 @@ from pyspark.sql import types as T
 from udfs import files
 
 from . import tables
-from .errors import UsageError
+from .errors import UsageError, first_line
 
 PATH_COLUMNS = ("file_name", "filename", "file", "path", "image_path", "image", "filepath")
 """Names under which caption files hold the image's path, tried in this order."""
@@ -52,7 +52,7 @@ def read_captions(spark: SparkSession, path: str) -> DataFrame:
         if ending == ".parquet" or not ending:
             return spark.read.parquet(place)
     except AnalysisException as error:
-        raise UsageError(f"--captions {path}: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"--captions {path}: {first_line(error)}") from None
     raise UsageError(f"--captions {path}: expected one of {' '.join(_CAPTION_FILES)}")
 
 
@@ -83,7 +83,7 @@ def spark_files(spark: SparkSession, folder: str, suffixes: tuple[str, ...]) -> 
         found = reader.option("pathGlobFilter", f"*.{{{endings}}}").load(folder)
         return found.select(F.col("path").alias("source_path"), "length")
     except AnalysisException as error:
-        raise UsageError(f"--input {folder}: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"--input {folder}: {first_line(error)}") from None
 
 
 def match(images: DataFrame, captions: DataFrame, path_column: str, folder: str) -> Matched:

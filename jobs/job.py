@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import C, parse
 from .errors import UsageError as UsageError  # jobs say `from .job import UsageError`
+from .errors import first_line
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -98,18 +99,10 @@ def new_run_id() -> str:
 
 def _failure(error: Exception) -> tuple[int, dict[str, Any]]:
     """Exit code and text of an unforeseen error: Spark's are cut down to the line that says why."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
     condition = getattr(error, "getCondition", lambda: None)() or ""
     if condition.startswith(_NOT_THERE):
-        return USAGE, {"error": lines[0]}
-    trace = [n for n, line in enumerate(lines) if line.startswith("Traceback (most recent call")]
-    if trace:  # of a Python worker: its last line stands before the JVM's part
-        after = lines[trace[-1] + 1 :]
-        why = next((line for line in after if not line[0].isspace()), after[-1] if after else "")
-    else:
-        why = lines[0] if lines else ""
-    name = type(error).__name__
-    return FAILED, {"error": why if trace or why.startswith("[") else f"{name}: {why}".rstrip(": ")}
+        return USAGE, {"error": first_line(error)}
+    return FAILED, {"error": first_line(error)}
 
 
 def _plain(value: Any) -> Any:

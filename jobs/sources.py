@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -22,10 +21,13 @@ from udfs import tars
 
 from . import folders, tables
 from .config import conf_file, nearest
-from .errors import UsageError
+from .errors import UsageError, first_line
 
-RESERVED = (*tables.PAIRS.names, "read_error")
+RESERVED = ("uid", "image", "caption", "source_path", "read_error")
 """Names with a meaning in a pairs table; a source's own columns of these names give way."""
+
+DERIVED = ("image_sha", "caption_sha")
+"""Columns of a pairs table that are computed; those of a source are left out."""
 
 _TARS_IN_FLIGHT_BYTES = 1 << 20  # tars smaller than this share a task
 
@@ -165,8 +167,8 @@ def from_columns(frame: DataFrame, columns: Columns, where: Column, place: str) 
     members = kind.names if isinstance(kind, T.StructType) else []
     if not isinstance(kind, T.BinaryType) and "bytes" not in members:
         raise UsageError(
-            f"column {image} of {place} is {kind.simpleString()}; --image-column needs image files' "
-            "bytes (binary, or a struct with `bytes`); for files and captions: --source folder"
+            f"column {image} of {place} is {kind.simpleString()}; --image-column needs the bytes "
+            "of images (binary, or a struct with `bytes`); for files and captions: --source folder"
         )
     text = frame.schema[caption].dataType
     if isinstance(text, T.ArrayType | T.MapType | T.StructType):
@@ -176,7 +178,9 @@ def from_columns(frame: DataFrame, columns: Columns, where: Column, place: str) 
         )
     # Before the renaming: afterwards the file's own metadata cannot be named.
     frame = frame.withColumn("_where", where)
+    error = "read_error" if "read_error" in frame.columns else None
     roles = {"image": image, "caption": caption, "uid": uid, "source_path": path}
+    roles["read_error"] = error  # where the source is a pairs table itself
     frame = make_room(frame, roles)
     if path is None:
         own = F.col("image.path").cast("string") if "path" in members else F.lit(None)
@@ -207,7 +211,7 @@ def make_room(frame: DataFrame, roles: Mapping[str, str | None]) -> DataFrame:
     columns = [F.col(tables.quoted(old)).alias(new) for new, old in roles.items() if old]
     for name in frame.columns:
         new = name
-        if name in roles.values():
+        if name in roles.values() or name.lower() in DERIVED:
             continue
         if name.lower() in RESERVED:
             new = tables.free_name(f"{name}_input", taken)
@@ -237,18 +241,18 @@ def list_tars(spark: SparkSession, path: str) -> Sequence[tuple[str, int]]:
 
 def _read_parquet(spark: SparkSession, path: str) -> DataFrame:
     place = tables.path_of(path)
-    problem: PySparkException | None = None
+    problem = ""
     # Files of one folder differ: take all columns, then Spark's choice; then look into subfolders.
     for options in ({"mergeSchema": True}, {}, {"mergeSchema": True, "recursiveFileLookup": True}):
         try:
             frame = spark.read.options(**options).parquet(place)
             frame.schema  # noqa: B018 - Spark Connect looks only when asked
             return frame
-        except PySparkException as error:
-            problem = problem or error
-            if (error.getCondition() or "").startswith("PATH_NOT_FOUND"):
+        except Exception as error:  # of Spark, of py4j or of a Connect server
+            problem = problem or first_line(error)
+            if "PATH_NOT_FOUND" in str(error):
                 raise UsageError(f"--input {path}: there is no such file or folder") from None
-    raise UsageError(f"--input {path}: cannot be read as Parquet: {_first_line(problem)}")
+    raise UsageError(f"--input {path}: cannot be read as Parquet: {problem}")
 
 
 def _path_column(captions: DataFrame, given: str | None, place: str) -> str:
@@ -266,7 +270,3 @@ def _uid_column(frame: DataFrame, given: str | None, place: str) -> str | None:
 
 def _some(frame: DataFrame, column: str) -> list[str]:
     return [row[0] for row in frame.select(column).limit(3).collect()]
-
-
-def _first_line(error: PySparkException | None) -> str:
-    return str(error).splitlines()[0] if error else ""

@@ -57,6 +57,8 @@ def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> I
                 return _pad(_shrink(_to_rgb(upright)), fit)
     except ImageError:
         raise
+    except pil.DecompressionBombError as error:  # so large that PIL stops before this does
+        raise ImageError(f"image is over the limit of {MAX_PIXELS} pixels: {error}") from None
     except pil.UnidentifiedImageError:
         raise ImageError(f"not an image of a known format{_looks_like(data)}") from None
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files

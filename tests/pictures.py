@@ -1,0 +1,21 @@
+"""Pictures for tests, made on the spot."""
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
+    """Soft colours that survive compression."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """The bytes of a file of this format."""
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
