@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from udfs.metrics import METRIC_NAMES, METRICS
+from udfs.metrics import METRICS
 
 from . import job, tables
 from .config import JobConfig
@@ -25,25 +25,19 @@ from .errors import UsageError
 from .pairs import with_keys
 from .rules import Rule, parse_rule
 from .rules_spark import find_cuts, judge
+from .scores_table import KEYS, SCORES_TABLE
+from .tables import PAIRS_KEYS
 
-KEY = ("uid", "image_sha", "caption_sha")
 BROADCAST_ROWS = 100_000
 """So many kept rows are sent to every executor, some 20 MB; with more, Spark chooses the join."""
 
-_SCORES_COLUMNS = (*KEY, "scorer", "copy", *METRICS, "status", "reason", "scored_at")
-_COMMENTS = {
-    "uid": "key of the pair",
-    "scorer": "hash of the model and the prompts that gave the scores",
-    "image_sha": "SHA-256 of the image in hex",
-    "caption_sha": "SHA-256 of the caption in hex",
-    "copy": "number of this row among rows of the pairs table with the same key",
-    "status": "status of the row in the scores table",
+_COMMENTS = {field.name: field.metadata["comment"] for field in SCORES_TABLE} | {
     "keep": "whether the pair is kept",
     "first_failed_rule": "first rule that the row failed, status:<status> where it has no scores",
     "reason": "what was missing: why there are no scores, or which signals have no value",
     "rules": "rule -> whether the row passed it",
-    **{metric: f"{METRIC_NAMES[metric]}, 0..100" for metric in METRICS},
 }
+_NEEDED = (*KEYS, "scorer", *METRICS, "status", "reason", "scored_at")
 
 
 class FilterConfig(JobConfig):
@@ -60,10 +54,12 @@ class FilterConfig(JobConfig):
     scorer: str | None = Field(None, description="whose scores, where the table has several")
     pairs: str | None = Field(None, description="pairs table, for --output")
     output: str | None = Field(None, description="table to write: the kept pairs and their scores")
-    uid_column: str = Field("uid", description="column of --pairs")
-    image_column: str = Field("image", description="column of --pairs")
-    image_path_column: str | None = Field(None, description="column of --pairs, for --image-column")
-    caption_column: str = Field("caption", description="column of --pairs")
+    uid_column: str = Field("uid", description="column of --pairs with the pair's key")
+    image_column: str = Field("image", description="column of --pairs with the image's bytes")
+    image_path_column: str | None = Field(
+        None, description="column of --pairs with the image's path, instead of its bytes"
+    )
+    caption_column: str = Field("caption", description="column of --pairs with the caption")
 
     @field_validator("rule", mode="before")
     @classmethod
@@ -119,7 +115,7 @@ def bind(rules: Sequence[Rule], schema: T.StructType) -> list[Rule]:
 
 def selection_of(judged: DataFrame, rules: Sequence[Rule]) -> DataFrame:
     """The columns of a selection table: key, verdict, the four scores, what else the rules used."""
-    columns = [*KEY, "scorer", "copy", "status", "keep", "first_failed_rule", "reason", "rules"]
+    columns = [*KEYS, "scorer", "status", "keep", "first_failed_rule", "reason", "rules"]
     columns += METRICS
     used = dict.fromkeys(signal.name for rule in rules for signal in rule.signals())
     columns += [name for name in used if name not in columns]
@@ -129,38 +125,24 @@ def selection_of(judged: DataFrame, rules: Sequence[Rule]) -> DataFrame:
 
 def kept_keys(selection: DataFrame) -> DataFrame:
     """Keys and scores of the kept rows, each key once."""
-    return selection.where("keep").select(*KEY, *METRICS).dropDuplicates(list(KEY))
+    return selection.where("keep").select(*PAIRS_KEYS, *METRICS).dropDuplicates(list(PAIRS_KEYS))
 
 
-def repeated(pairs: DataFrame, uid: str) -> DataFrame:
+def repeated(pairs: DataFrame) -> DataFrame:
     """The uids that several rows of a pairs table have; reads that column only."""
-    uids = pairs.select(F.col(tables.quoted(uid)).cast("string").alias("uid"))
-    return uids.groupBy("uid").count().where("count > 1").select("uid")
+    return pairs.groupBy("uid").count().where("count > 1").select("uid")
 
 
-def filtered_pairs(pairs: DataFrame, kept: DataFrame, uid: str) -> DataFrame:
-    """The pairs that are kept, with their scores in place of columns of these names.
-
-    Args:
-        pairs: with ``image_sha`` and ``caption_sha``.
-        kept: from :func:`kept_keys`.
-        uid: column of ``pairs`` to join on.
-    """
-    keys = [F.col(name).alias(f"__{name}") for name in KEY]
-    found = (
-        (F.col(tables.quoted(uid)).cast("string") == F.col("__uid"))
-        & (F.col("image_sha") == F.col("__image_sha"))
-        & (F.col("caption_sha") == F.col("__caption_sha"))
-    )
-    joined = pairs.drop(*METRICS).join(kept.select(*keys, *METRICS), on=found, how="inner")
-    return joined.drop(*(f"__{name}" for name in KEY))
+def filtered_pairs(pairs: DataFrame, kept: DataFrame) -> DataFrame:
+    """The pairs (with keys) that are kept, and their scores in place of columns of these names."""
+    return pairs.drop(*METRICS).join(kept, on=list(PAIRS_KEYS), how="inner")
 
 
-def first_copies(pairs: DataFrame, uid: str) -> DataFrame:
+def first_copies(pairs: DataFrame) -> DataFrame:
     """One row of each key: the first by its columns of plain types. Shuffles all columns."""
     plain = (T.NumericType, T.StringType, T.BooleanType, T.DateType, T.TimestampType)
     order = [F.col(tables.quoted(f.name)) for f in pairs.schema if isinstance(f.dataType, plain)]
-    window = Window.partitionBy(tables.quoted(uid), "image_sha", "caption_sha").orderBy(*order)
+    window = Window.partitionBy(*PAIRS_KEYS).orderBy(*order)
     numbered = pairs.withColumn("__number", F.row_number().over(window))
     return numbered.where("__number = 1").drop("__number")
 
@@ -174,20 +156,26 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
     """Judge every row of the scores table; write the selection and the filtered pairs."""
     version = tables.version(spark, config.scores)  # several passes must see the same rows
     scores = tables.read(spark, config.scores, version)
-    _require(config.scores, scores, _SCORES_COLUMNS, "a scores table")
+    _require(config.scores, scores, _NEEDED, "a scores table")
     rules = bind(config.parsed_rules(), scores.schema)
     _check_replaceable(spark, config.selection, ("uid", "keep", "first_failed_rule"))
-    pairs = None
     if config.pairs and config.output:
-        pairs = _read_pairs(spark, config.pairs, config)
-        _check_replaceable(spark, config.output, (config.uid_column, *METRICS))
+        pairs = _latest(spark, config.pairs)
+        keyed = with_keys(
+            pairs,
+            config.uid_column,
+            config.image_column,
+            config.image_path_column,
+            config.caption_column,
+        )
+        _check_replaceable(spark, config.output, METRICS)
     scorer = choose_scorer(scores, config.scores, config.scorer)
     scores = scores.where(F.col("scorer").eqNullSafe(F.lit(scorer)))
 
     cuts = find_cuts(scores, rules)
     selection = selection_of(judge(scores, rules, cuts, config.combine), rules)
     if not config.dry_run:
-        tables.overwrite(selection, config.selection, skipping=KEY)
+        tables.overwrite(selection, config.selection, skipping=PAIRS_KEYS)
         selection = _latest(spark, config.selection)
     summary: dict[str, Any] = {"scores": config.scores, "scores_version": version, "scorer": scorer}
     summary |= count_fates(selection, rules)
@@ -209,13 +197,12 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
     if config.dry_run:
         return summary | {"dry_run": True}
     summary["selection"] = config.selection
-    if pairs is not None and config.output:
-        summary["output"] = config.output
-        summary["output_rows"] = write_filtered(pairs, selection, summary["kept"], config)
-        without = summary["kept"] - summary["output_rows"]
-        summary["kept_without_pair"] = without
+    if config.pairs and config.output:
+        written = write_filtered(keyed, pairs.columns, selection, summary["kept"], config.output)
+        without = summary["kept"] - written
         lost = f"; {without:,} kept rows are not in {config.pairs} (any more)" if without else ""
-        job.say(f"{config.output}: {summary['output_rows']:,} pairs{lost}")
+        job.say(f"{config.output}: {written:,} pairs{lost}")
+        summary |= {"output": config.output, "output_rows": written, "kept_without_pair": without}
     return summary
 
 
@@ -271,26 +258,24 @@ def count_fates(selection: DataFrame, rules: Sequence[Rule]) -> dict[str, Any]:
 
 
 def write_filtered(
-    pairs: DataFrame, selection: DataFrame, kept_rows: int, config: FilterConfig
+    keyed: DataFrame, columns: Sequence[str], selection: DataFrame, kept_rows: int, output: str
 ) -> int:
-    """Write the kept pairs; returns how many rows that made."""
-    assert config.output is not None
-    uid = config.uid_column
-    kept = kept_keys(selection)
-    several = repeated(pairs, uid)
+    """Write the kept pairs: these columns, hashes and scores. Returns how many there are."""
+    kept, several = kept_keys(selection), repeated(keyed)
     if kept.join(several, on="uid", how="left_semi").isEmpty():
-        filtered = filtered_pairs(pairs, _small(kept, kept_rows), uid)
+        filtered = filtered_pairs(keyed, _small(kept, kept_rows))
     else:  # a second scan for the few, so that only their images are shuffled to find copies
         once = kept.join(several, on="uid", how="left_anti")
         more = kept.join(several, on="uid", how="left_semi")
-        copies = filtered_pairs(pairs, _small(more, kept_rows), uid)
-        filtered = filtered_pairs(pairs, _small(once, kept_rows), uid).unionByName(
-            first_copies(copies, uid)
-        )
-    comments = {name: _COMMENTS[name] for name in (*METRICS, "image_sha", "caption_sha")}
-    written = _commented(tables.storable(filtered), comments)
-    tables.overwrite(written, config.output, skipping=(uid, "image_sha", "caption_sha"))
-    return _latest(pairs.sparkSession, config.output).count()
+        copies = first_copies(filtered_pairs(keyed, _small(more, kept_rows)))
+        filtered = filtered_pairs(keyed, _small(once, kept_rows)).unionByName(copies)
+    added = ("image_sha", "caption_sha", *METRICS)
+    own = [name for name in columns if name.lower() not in added]
+    filtered = tables.storable(filtered.select(*map(tables.quoted, own), *added))
+    comments = {name: _COMMENTS[name] for name in added}
+    # statistics of image bytes would be of no use: narrow columns only
+    tables.overwrite(_commented(filtered, comments), output, skipping=added)
+    return _latest(keyed.sparkSession, output).count()
 
 
 def _small(kept: DataFrame, rows: int) -> DataFrame:
@@ -301,23 +286,6 @@ def _small(kept: DataFrame, rows: int) -> DataFrame:
 def _latest(spark: SparkSession, ref: str) -> DataFrame:
     """A table pinned to its version of now."""
     return tables.read(spark, ref, tables.version(spark, ref))
-
-
-def _read_pairs(spark: SparkSession, ref: str, config: FilterConfig) -> DataFrame:
-    """The pairs table, with its keys computed where it has none."""
-    pairs = _latest(spark, ref)
-    if {"image_sha", "caption_sha"} <= set(pairs.columns):
-        _require(ref, pairs, (config.uid_column,), "usable as --pairs")
-        return pairs
-    image = config.image_path_column or config.image_column
-    _require(ref, pairs, (config.uid_column, image, config.caption_column), "usable as --pairs")
-    return with_keys(
-        pairs,
-        config.uid_column,
-        config.image_column,
-        config.image_path_column,
-        config.caption_column,
-    )
 
 
 def _require(ref: str, df: DataFrame, columns: Sequence[str], what: str) -> None:

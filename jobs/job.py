@@ -98,11 +98,10 @@ def new_run_id() -> str:
 
 
 def _failure(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Exit code and text of an unforeseen error: Spark's are cut down to the line that says why."""
+    """Exit code and text of an unforeseen error."""
     condition = getattr(error, "getCondition", lambda: None)() or ""
-    if condition.startswith(_NOT_THERE):
-        return USAGE, {"error": first_line(error)}
-    return FAILED, {"error": first_line(error)}
+    code = USAGE if condition.startswith(_NOT_THERE) else FAILED
+    return code, {"error": first_line(error)}
 
 
 def _plain(value: Any) -> Any:

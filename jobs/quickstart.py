@@ -23,8 +23,8 @@ from udfs.starter import STARTER
 from . import filter as filter_job
 from . import ingest, score, tables
 from .config import JobConfig
-from .job import say
 from .job import main as run_job
+from .job import say
 
 CAPTION_WIDTH = 72
 RULES = ["top 50% of itm", "top 50% of ctq"]

@@ -30,6 +30,7 @@ from udfs.results import SCORED
 
 from .errors import UsageError
 from .rules import AllOf, AnyOf, Best, Comparison, Condition, Not, Rule
+from .scores_table import KEYS
 from .tables import quoted
 
 _COMPARISONS: dict[str, Callable[[Column, Column], Column]] = {
@@ -40,7 +41,6 @@ _COMPARISONS: dict[str, Callable[[Column, Column], Column]] = {
     "=": eq,
     "!=": ne,
 }
-TIE_KEY = ("uid", "image_sha", "caption_sha", "copy")
 COLLECTED_ROWS = 100_000
 """A bracket of at most so many rows is collected, as (value, count), to the driver."""
 
@@ -57,7 +57,7 @@ class Cut:
     value: float | None  # the last value that is taken; None where nothing is taken
     ties: int = 0  # rows at that value
     ties_taken: int = 0
-    last_tie: Row | None = None  # hash and TIE_KEY of the last tie taken, where not all are
+    last_tie: Row | None = None  # hash and KEYS of the last tie taken, where not all are
 
 
 class _Kth(NamedTuple):
@@ -108,7 +108,7 @@ def _height(best: Best) -> Column:
 
 
 def _tie_order() -> list[Column]:
-    uid, *rest = (F.col(name).cast("string").alias(name) for name in TIE_KEY)
+    uid, *rest = (F.col(name).cast("string").alias(name) for name in KEYS)
     return [F.xxhash64(uid).alias("hash"), uid, *rest]
 
 
@@ -156,7 +156,7 @@ def _nth_tie(ties: DataFrame, n: int) -> Row:
     ends = list(accumulate(count for _, count in counts))
     nth_bucket, count = counts[bisect_left(ends, n)]
     n_in_bucket = n - (ends[bisect_left(ends, n)] - count)
-    in_order = ties.where(bucket == nth_bucket).orderBy("hash", *TIE_KEY)
+    in_order = ties.where(bucket == nth_bucket).orderBy("hash", *KEYS)
     (last,) = in_order.offset(n_in_bucket - 1).limit(1).collect()
     if ties.where(_up_to(last)).count() != n:
         raise UsageError(
@@ -168,7 +168,7 @@ def _nth_tie(ties: DataFrame, n: int) -> Row:
 
 def _up_to(last: Row) -> Column:
     """True for ties that come before ``last``, or are it. Null parts of a key come first."""
-    key = [F.lit(last[name]).cast("string").alias(name) for name in TIE_KEY]
+    key = [F.lit(last[name]).cast("string").alias(name) for name in KEYS]
     return F.struct(*_tie_order()) <= F.struct(F.lit(last["hash"]).alias("hash"), *key)
 
 

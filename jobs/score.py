@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import Field
-from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import DataFrame, Observation, SparkSession, Window
 from pyspark.sql import functions as F
 
 from udfs import models
@@ -36,6 +36,7 @@ from .progress import Progress
 
 SLICE_SECONDS = 60  # what a slice is sized for: what a crash may cost, and how often progress shows
 TASK_ROWS = 64  # fewer rows a task are not worth its start
+FIRST_ROWS = 16  # a task in the first slice: soon something to see, and a rate to plan with
 
 
 class ScoreConfig(JobConfig):
@@ -65,9 +66,7 @@ class ScoreConfig(JobConfig):
     batch_rows: int = Field(default=16, ge=1, description="most pairs in a micro-batch")
     batch_tokens: int = Field(default=8192, ge=256, description="most tokens in a micro-batch")
     slice_rows: int = Field(default=200_000, ge=1, description="most rows between two commits")
-    partitions: int = Field(
-        default=0, ge=0, description="tasks a slice (0: as many as pay off)"
-    )
+    partitions: int = Field(default=0, ge=0, description="tasks a slice (0: as many as pay off)")
     retry: list[Literal["bad_image", "model_error"]] = Field(
         default_factory=list, description="score rows with this status again; may be repeated"
     )
@@ -96,7 +95,7 @@ class Tally:
     """What a run has done so far."""
 
     statuses: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     def add(self, observed: dict[str, Any]) -> int:
         """Count what an observation saw; return its rows."""
@@ -197,7 +196,7 @@ def _score_slices(
     slots = _slots(spark)
     columns = _columns(source, config)
     plain = plan.is_plain(spark, config.pairs, columns)
-    size = min(config.slice_rows, TASK_ROWS * slots) if plain else config.slice_rows
+    size = min(config.slice_rows, FIRST_ROWS * slots) if plain else config.slice_rows
     number = 0
     while files:
         number += 1
@@ -221,7 +220,7 @@ def _scored(
     image = "image_path" if config.image_path_column else "image"
     on = ["file_name", *plan.CONTENT]
     # Shared out by number: hashing some hundred rows to a few tasks leaves some half as full again.
-    task = F.pmod(F.row_number().over(plan.Window.orderBy(F.xxhash64("uid"), "uid")), F.lit(tasks))
+    task = F.pmod(F.row_number().over(Window.orderBy(F.xxhash64("uid"), "uid")), F.lit(tasks))
     keys = wanted.select(*on, "copies", "attempts", task.cast("int").alias("task"))
     rows = payload.join(F.broadcast(keys), on=on, how="inner").select(
         *plan.CONTENT,
@@ -233,7 +232,7 @@ def _scored(
     )
     # The join finds all identical rows of a file: one is scored, the others have been answered.
     alone = F.col("copies") == 1
-    rows = rows.where(alone).unionByName(rows.where(~alone).dropDuplicates(plan.CONTENT))
+    rows = rows.where(alone).unionByName(rows.where(~alone).dropDuplicates(list(plan.CONTENT)))
     rows = _spread(rows, tasks).drop("copies", "task")
     score, schema = score_batches(model, (*plan.CONTENT, "attempts"), image, config.device)
     return rows.mapInArrow(score, schema).withColumn("copy", F.lit(0))

@@ -22,7 +22,9 @@ SCORES_TABLE = T.StructType(
     [
         _field("uid", T.StringType(), "key of the pair"),
         _field("scorer", T.StringType(), "hash of model, prompt and settings that decide a score"),
-        _field("image_sha", T.StringType(), "SHA-256 of the image in hex (of its path, with paths)"),
+        _field(
+            "image_sha", T.StringType(), "SHA-256 of the image in hex (of its path, with paths)"
+        ),
         _field("caption_sha", T.StringType(), "SHA-256 of the caption in hex"),
         _field("copy", T.IntegerType(), "0, or 1, 2 ... for further rows that are just the same"),
         *SCORES,

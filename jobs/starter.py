@@ -1,6 +1,6 @@
 """Save the starter model as an ordinary Hugging Face folder, for a path that all executors see.
 
-    mlm-filter starter --output /shared/models/starter
+mlm-filter starter --output /shared/models/starter
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Captions as they come."""
 
 import pytest
+
 from udfs.captions import clean
 
 

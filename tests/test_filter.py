@@ -320,21 +320,24 @@ def test_filtered_pairs(
 PAIR_COLUMNS = ("uid", "image", "caption", "source_path", "image_sha", "itm", "odf", "su")
 
 
-def test_pairs_with_keys_are_joined_on_any_uid_column(
+def test_columns_of_other_names_and_image_paths(
     spark: SparkSession, write: Write, tmp_path: Path
 ) -> None:
     scores = write("S", FUNNEL)
-    keyed = [
-        {"key": r["uid"], "image_sha": r["image_sha"], "caption_sha": r["caption_sha"]}
-        for r in FUNNEL
-    ]
-    pairs = write("P", keyed, "key string, image_sha string, caption_sha string")
+    uids = [r["uid"] for r in FUNNEL if r["uid"]]
+    rows = [{"key": u, "file": f"image {u}", "text": f"caption {u}", "note": "n"} for u in uids]
+    rows[1]["text"] = "edited since"
+    pairs = write("P", rows, "key string, file string, text string, note string")
     output = str(tmp_path / "F")
     argv = ["--scores", scores, "--selection", str(tmp_path / "SEL"), "--rule", "odf >= 50"]
-    assert main([*argv, "--pairs", pairs, "--output", output, "--uid-column", "key"]) == 0
+    argv += ["--pairs", pairs, "--output", output, "--uid-column", "key"]
+    assert main([*argv, "--caption-column", "text"]) == 2  # no column image
+    assert not (tmp_path / "SEL").exists()
+    assert main([*argv, "--caption-column", "text", "--image-path-column", "file"]) == 0
     kept = tables.read(spark, output)
-    assert kept.columns == ["key", "image_sha", "caption_sha", *METRICS]
-    assert {row["key"] for row in kept.collect()} == {"best", "cut", "wrong"}
+    hashes = ["image_sha", "caption_sha"]
+    assert kept.columns == ["key", "file", "text", "note", *hashes, *METRICS]
+    assert {row["key"] for row in kept.collect()} == {"best", "wrong"}
 
 
 @pytest.mark.parametrize(

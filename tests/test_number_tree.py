@@ -1,16 +1,18 @@
 """The numbers 0..100 as tokens, and the probabilities read from them."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import tiny_models
 import torch
+
 from udfs import number_tree, readout
 
-import tiny_models
 
-
-def encoder(merges: bool):
+def encoder(merges: bool) -> Callable[[str], list[int]]:
     tok = tiny_models.tokenizer(merges=merges)
-    return lambda text: tok(text, add_special_tokens=False)["input_ids"]
+    return lambda text: list(tok(text, add_special_tokens=False)["input_ids"])
 
 
 def test_digits_make_a_tree_of_eleven_nodes() -> None:

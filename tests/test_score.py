@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
 from deltalake import DeltaTable
+from pictures import encoded, picture
+from pyspark.sql import Row, SparkSession
+from pyspark.sql import functions as F
+from test_images import DAMAGED
+
 from jobs import pairs as pairs_module
 from jobs import score, score_plan, tables
 from jobs.errors import UsageError
 from jobs.score_plan import File
-from pyspark.sql import Row, SparkSession
-from pyspark.sql import functions as F
 from udfs import spark as shells
 from udfs.metrics import METRICS
 from udfs.models import ModelConfig
-
-import tiny_models
-from pictures import encoded, picture
-from test_images import DAMAGED
 
 pytestmark = pytest.mark.spark
 
@@ -57,7 +57,9 @@ def answers(spark: SparkSession, scores: str) -> list[Row]:
 
 
 def good_rows(count: int) -> list[Any]:
-    return [(f"uid-{i:04}", GOOD[i % 20], f"caption number {i} " * (1 + i % 5)) for i in range(count)]
+    return [
+        (f"uid-{i:04}", GOOD[i % 20], f"caption number {i} " * (1 + i % 5)) for i in range(count)
+    ]
 
 
 def damaged_rows() -> tuple[list[Any], dict[str, str]]:
@@ -162,7 +164,8 @@ def test_a_run_that_dies_is_taken_up_where_it_stopped(
     spark: SparkSession, run: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = write(spark, tmp_path / "pairs", good_rows(90), files=3)
-    original, appended = score._append, []
+    original = score._append
+    appended: list[int] = []
 
     def dies(*arguments: Any) -> int:
         if len(appended) == 2:
@@ -247,7 +250,8 @@ def test_the_function_works_in_select_and_sql(
     shells.register(spark, ModelConfig(model))
     frame.where("uid <> 'odd'").createOrReplaceTempView("some_pairs")
     told = spark.sql(
-        "SELECT uid, s.itm, s.status FROM (SELECT uid, mlm_scores(image, caption) s FROM some_pairs)"
+        "SELECT uid, s.itm, s.status"
+        " FROM (SELECT uid, mlm_scores(image, caption) AS s FROM some_pairs)"
     ).collect()
     del wanted["odd"]
     assert {row["uid"]: row["itm"] for row in told} == pytest.approx(wanted, abs=1e-4)
@@ -268,7 +272,9 @@ def test_a_table_whose_files_are_not_its_rows_is_read_through_delta(
 
 
 def test_keys_take_the_tables_own_image_hash(spark: SparkSession) -> None:
-    frame = spark.createDataFrame([("a", b"1", "x", "known")], "uid string, image binary, caption string, image_sha string")
+    frame = spark.createDataFrame(
+        [("a", b"1", "x", "known")], "uid string, image binary, caption string, image_sha string"
+    )
     row = pairs_module.with_keys(frame).first()
     assert row is not None
     assert row["image_sha"] == "known"

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
+from pictures import encoded, picture
+
 from udfs import models, prompts
 from udfs.models import ModelConfig
 from udfs.passes import PASSES
 from udfs.results import BAD_IMAGE, CAPTION_TRUNCATED, EMPTY_CAPTION, MODEL_ERROR, OK
 from udfs.scorer import Limits, Scorer
-
-import tiny_models
-from pictures import encoded, picture
 
 PAIRS = [
     (encoded(picture(40, 30, 1)), "a cat"),
@@ -118,7 +118,9 @@ def test_bad_pairs_do_not_harm_their_neighbours(scorer: Scorer) -> None:
     statuses = [answer.status for answer in answers]
     assert statuses == [OK, BAD_IMAGE, OK, BAD_IMAGE, EMPTY_CAPTION]
     good = scores(scorer, IMAGES[:2], CAPTIONS[:2])
-    assert np.abs(np.array([answers[0].distributions, answers[2].distributions]) - good).max() < 1e-6
+    assert (
+        np.abs(np.array([answers[0].distributions, answers[2].distributions]) - good).max() < 1e-6
+    )
     assert all(a.reason and a.expectation is None for a in answers if a.status != OK)
 
 

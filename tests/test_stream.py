@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
+from pictures import encoded, picture
+
 from udfs import models, stream
 from udfs.images import ImageError
 from udfs.models import ModelConfig
 from udfs.scorer import Scorer
 from udfs.spark import SCORES, columns_of, device_of
 from udfs.stream import Meter, read_path, score_stream
-
-import tiny_models
-from pictures import encoded, picture
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ def llava(folder: Path, merges: bool = False) -> Path:
     config = LlavaConfig(
         vision_config=vision,
         text_config=_text(LlamaConfig, tok),
-        image_token_id=tok.convert_tokens_to_ids("<image>"),
+        image_token_index=tok.convert_tokens_to_ids("<image>"),
         vision_feature_select_strategy="default",
         vision_feature_layer=-1,
     )

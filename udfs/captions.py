@@ -14,8 +14,8 @@ def clean(caption: str | bytes | bytearray | memoryview | None) -> str:
     """Return the caption as valid text: undecodable bytes and lone surrogates as U+FFFD, control
     characters as spaces, no white space around it. None gives the empty string.
 
-    Bytes are taken as UTF-8. Spark ships strings as raw bytes without checking them, and a Parquet file from elsewhere
-    may hold anything, so the shells send captions as bytes and decode them here.
+    Bytes are taken as UTF-8. Spark ships strings as raw bytes without checking them, and a Parquet
+    file from elsewhere may hold anything: the shells send captions as bytes, decoded here.
     """
     if caption is None:
         return ""

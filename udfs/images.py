@@ -42,14 +42,14 @@ def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> I
         raise ImageError("empty image (0 bytes)")
     if len(data) > MAX_BYTES:
         raise ImageError(f"image file of {len(data)} bytes is over the limit of {MAX_BYTES}")
-    from PIL import Image as pil
-    from PIL import ImageOps
+    from PIL import Image as PilImage
+    from PIL import ImageOps, UnidentifiedImageError
 
     try:
         # PIL warns of bombs on its own scale; the bound here is ours, checked before any pixel.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with pil.open(io.BytesIO(data), formats=_formats()) as image:
+            with PilImage.open(io.BytesIO(data), formats=_formats()) as image:
                 _check_size(image.size)
                 image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEG: decode large ones at 1/2, 1/4 ...
                 image.load()
@@ -57,9 +57,9 @@ def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> I
                 return _pad(_shrink(_to_rgb(upright)), fit)
     except ImageError:
         raise
-    except pil.DecompressionBombError as error:  # so large that PIL stops before this does
+    except PilImage.DecompressionBombError as error:  # so large that PIL stops before this does
         raise ImageError(f"image is over the limit of {MAX_PIXELS} pixels: {error}") from None
-    except pil.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError(f"not an image of a known format{_looks_like(data)}") from None
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files
         reason = str(error).split("\n")[0] or type(error).__name__
@@ -69,10 +69,10 @@ def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> I
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """Those of FORMATS that this build of PIL can read."""
-    from PIL import Image as pil
+    from PIL import Image as PilImage
 
-    pil.init()
-    return tuple(name for name in FORMATS if name in pil.OPEN)
+    PilImage.init()
+    return tuple(name for name in FORMATS if name in PilImage.OPEN)
 
 
 def _check_size(size: tuple[int, int]) -> None:
@@ -87,17 +87,17 @@ def _to_rgb(image: Image) -> Image:
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bit(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        from PIL import Image as pil
+        from PIL import Image as PilImage
 
         rgba = image.convert("RGBA")
-        image = pil.alpha_composite(pil.new("RGBA", rgba.size, (*WHITE, 255)), rgba)
+        image = PilImage.alpha_composite(PilImage.new("RGBA", rgba.size, (*WHITE, 255)), rgba)
     return image.convert("RGB")
 
 
 def _to_8_bit(image: Image) -> Image:
     """Scale 16-bit and wider greys to 8 bits: PIL's own conversion clips them to white."""
     import numpy as np
-    from PIL import Image as pil
+    from PIL import Image as PilImage
 
     values = np.asarray(image, dtype=np.float64)
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
@@ -107,19 +107,19 @@ def _to_8_bit(image: Image) -> Image:
         values = (values - values.min()) * (255.0 / max(float(np.ptp(values)), 1e-9))
     elif values.max() <= 1.0 and image.mode == "F":
         values = values * 255.0
-    return pil.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    return PilImage.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
 
 def _shrink(image: Image) -> Image:
     if max(image.size) > MAX_SIDE:
-        from PIL import Image as pil
+        from PIL import Image as PilImage
 
-        image.thumbnail((MAX_SIDE, MAX_SIDE), pil.Resampling.BICUBIC, reducing_gap=3.0)
+        image.thumbnail((MAX_SIDE, MAX_SIDE), PilImage.Resampling.BICUBIC, reducing_gap=3.0)
     return image
 
 
 def _pad(image: Image, fit: str) -> Image:
-    from PIL import Image as pil
+    from PIL import Image as PilImage
 
     width, height = image.size
     longest = max(width, height)
@@ -127,7 +127,7 @@ def _pad(image: Image, fit: str) -> Image:
     target = (max(width, shortest), max(height, shortest))
     if target == image.size:
         return image
-    canvas = pil.new("RGB", target, GREY)
+    canvas = PilImage.new("RGB", target, GREY)
     canvas.paste(image, ((target[0] - width) // 2, (target[1] - height) // 2))
     return canvas
 

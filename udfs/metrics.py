@@ -1,4 +1,4 @@
-"""The four quality metrics of the paper, in the order used everywhere (arXiv 2403.02677, section 3.1)."""
+"""The paper's four quality metrics, in the order used everywhere (arXiv 2403.02677, sec. 3.1)."""
 
 METRICS = ("itm", "odf", "ctq", "su")
 

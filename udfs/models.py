@@ -13,7 +13,7 @@ import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from udfs import prompts, starter
 from udfs.scorer import Scorer
@@ -89,7 +89,8 @@ def load(config: ModelConfig, device: str = "cpu", threads: int | None = None) -
             use_safetensors=True,  # pickled weights run code when they are read
             **where,
         )
-        model = model.to(device).eval()
+        torch.nn.Module.to(model, device)
+        model.eval()
         prompt = prompts.load_prompt(_prompt_folder(folder, config.revision))
         return Scorer(
             model,

@@ -50,7 +50,9 @@ def one_pass(model: Any, batch: Batch, template: Template, suffix: Suffix) -> Te
         **_extended(batch.per_token, ids.shape[1]),
         **batch.pixels,
     )
-    return out.logits.unflatten(1, read.shape)
+    logits: Tensor = out.logits
+    by_metric: Tensor = logits.unflatten(1, read.shape)
+    return by_metric
 
 
 def prefix_cache(model: Any, batch: Batch, template: Template, suffix: Suffix) -> Tensor:
@@ -108,7 +110,8 @@ def four_passes(model: Any, batch: Batch, template: Template, suffix: Suffix) ->
             logits = _plain(model, batch, row, question, chains)  # (K, 1 + D, V)
             root = logits[None, :1, 0]  # (1, 1, V)
             results.append(torch.cat([root, _at_nodes(logits[:, 1:], 1, count, where)], dim=1))
-    return torch.cat(results).unflatten(0, (-1, len(template.questions)))
+    by_row: Tensor = torch.cat(results).unflatten(0, (-1, len(template.questions)))
+    return by_row
 
 
 PASSES: dict[str, Pass] = {
@@ -149,9 +152,7 @@ def fastest_true_pass(model: Any, batch: Batch, template: Template, suffix: Suff
     return "four_passes"
 
 
-def _plain(
-    model: Any, batch: Batch, row: int, question: tuple[int, ...], chains: Tensor
-) -> Tensor:
+def _plain(model: Any, batch: Batch, row: int, question: tuple[int, ...], chains: Tensor) -> Tensor:
     """Logits (K, 1 + D, V) at the question's end and along each of the chains (K, D), from K whole
     sequences that hold nothing but one row's prefix, the question and a chain."""
     import torch
@@ -161,7 +162,7 @@ def _plain(
     asked = torch.cat([batch.ids[row, real], torch.tensor(question, device=chains.device)])
     ids = torch.cat([asked.expand(count, -1), chains], dim=1)
     per_token = {name: value[row : row + 1, real] for name, value in batch.per_token.items()}
-    return model(
+    out = model(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         logits_to_keep=depth + 1,
@@ -174,7 +175,9 @@ def _plain(
             name: torch.cat([value.split(batch.parts[name])[row]] * count)
             for name, value in batch.pixels.items()
         },
-    ).logits
+    )
+    logits: Tensor = out.logits
+    return logits
 
 
 def _prefix_positions(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -229,7 +232,7 @@ def _chains(template: Template, device: Any) -> tuple[Tensor, list[tuple[int, in
 
 def _at_nodes(logits: Tensor, rows: int, count: int, where: list[tuple[int, int]]) -> Tensor:
     """Pick (rows, N - 1, V) from the chains' logits (rows * K, D, V)."""
-    by_row = logits.unflatten(0, (rows, count))
+    by_row: Tensor = logits.unflatten(0, (rows, count))
     return by_row[:, [k for k, _ in where], [d for _, d in where]]
 
 

@@ -1,8 +1,8 @@
 """The words around image and caption: one shared prefix, four questions.
 
-The paper asks each metric in a prompt of its own (arXiv 2403.02677, section 3.1 and appendix). Here image, caption and
-the instruction are a prefix that the four questions share, so that one forward pass can hold all
-of them; the questions are short, because every token of them is paid for once a metric.
+The paper asks each metric in a prompt of its own (arXiv 2403.02677, section 3.1 and appendix). Here
+image, caption and the instruction are a prefix that the four questions share, so that one forward
+pass can hold all of them; the questions are short, because their tokens are paid for four times.
 
 A model must be scored with the words that it was trained with. So a fine-tuned model's folder may
 hold a `mlm_filter.json` with its prompt; a folder without it gets the default.

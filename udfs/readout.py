@@ -34,7 +34,10 @@ def distributions(logits: Tensor, tree: NumberTree) -> Distributions:
         ends = np.clip(1.0 - begun, 0.0, None) if node.number >= 0 else np.zeros_like(begun)
         total = begun + ends
         probability.append(
-            (dict(zip(node.children, np.moveaxis(children, -1, 0) / total, strict=True)), ends / total)
+            (
+                dict(zip(node.children, np.moveaxis(children, -1, 0) / total, strict=True)),
+                ends / total,
+            )
         )
     result = np.empty((*totals.shape[:2], NUMBERS))
     for number in range(NUMBERS):
@@ -58,7 +61,7 @@ def _reduce(logits: Tensor, tokens: list[int]) -> tuple[Any, Any]:
 
 
 def expectation(distribution: Distributions) -> Distributions:
-    """Mean of the number, 0..100: a continuous score that ranks without ties. (..., 101) -> (...)"""
+    """Mean of the number, 0..100: a continuous score, without ties. (..., 101) -> (...)"""
     return np.asarray(distribution @ _VALUES)
 
 

@@ -21,6 +21,7 @@ from pyspark import TaskContext
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas import functions
 
 from udfs import models
 from udfs.metrics import METRIC_NAMES, METRICS
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STAGES = ("load", "decode", "wait", "model")
+_ARROW = {
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "integer": pa.int32(),
+    "string": pa.string(),
+}
 
 
 def _field(name: str, kind: T.DataType, comment: str) -> T.StructField:
@@ -96,7 +103,8 @@ def scores_udf(config: ModelConfig) -> Any:
         "return": Iterator[pd.DataFrame],
     }
     # Not deterministic for the optimizer: it then does not evaluate the model twice.
-    return F.pandas_udf(score, SCORES).asNondeterministic()
+    make: Any = functions.pandas_udf  # its overloads know no annotations that are set by hand
+    return make(score, SCORES).asNondeterministic()
 
 
 def score_batches(
@@ -105,9 +113,9 @@ def score_batches(
     """A function for `DataFrame.mapInArrow`, and the schema of what it returns.
 
     Its input has the string columns `keys`, the column `image` (binary, or a string with paths) and
-    `caption` (binary); it returns `keys`, `SCORES`, and the seconds by stage since the last batch on the
-    first row of each batch. mapInArrow holds to Spark's limit on bytes a batch where pandas UDFs
-    over a Parquet scan do not.
+    `caption` (binary); it returns `keys`, `SCORES`, and on the first row of each batch the seconds
+    by stage since the last one. mapInArrow holds to Spark's limit on bytes a batch where pandas
+    UDFs over a Parquet scan do not.
     """
     schema = T.StructType([*(T.StructField(k, T.StringType()) for k in keys), *SCORES, *_SECONDS])
 
@@ -127,7 +135,10 @@ def score_batches(
             seconds = meter.take()
             for stage in STAGES:
                 values[f"seconds_{stage}"] = [seconds[stage]] + [0.0] * (len(answers) - 1)
-            arrays = [*kept.pop(0), *(_array(values[f.name], f.dataType) for f in schema[len(keys):])]
+            arrays = [
+                *kept.pop(0),
+                *(_array(values[f.name], f.dataType) for f in schema.fields[len(keys) :]),
+            ]
             if answers:
                 yield pa.RecordBatch.from_arrays(arrays, names=schema.fieldNames())
 
@@ -182,15 +193,12 @@ def _values(column: pa.Array) -> list[Any]:
     """Python values of an Arrow column; text of doubtful encoding stays bytes."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         binary = pa.binary() if pa.types.is_string(column.type) else pa.large_binary()
-        return [None if v is None else v.decode("utf-8", "replace") for v in column.view(binary).to_pylist()]
+        return [
+            None if v is None else v.decode("utf-8", "replace")
+            for v in column.view(binary).to_pylist()
+        ]
     return list(column.to_pylist())
 
 
 def _array(values: list[Any], kind: T.DataType) -> pa.Array:
-    types = {
-        T.FloatType(): pa.float32(),
-        T.DoubleType(): pa.float64(),
-        T.IntegerType(): pa.int32(),
-        T.StringType(): pa.string(),
-    }
-    return pa.array(values, type=types[kind])
+    return pa.array(values, type=_ARROW[kind.typeName()])
