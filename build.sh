@@ -6,6 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 constraints=conf/constraints.txt
 uv_version=0.13.9 # installed only where there is no uv
+export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}" # trust what this machine trusts, e.g. a proxy
+export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
 
 help() {
   cat <<'EOF'
@@ -74,7 +76,7 @@ find_uv() {
 install() {
   local quiet=--quiet
   [ ! -t 2 ] || quiet=
-  UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}" "$uv" pip install ${quiet:+"$quiet"} \
+  "$uv" pip install ${quiet:+"$quiet"} \
     --python .venv/bin/python --constraints "$constraints" --build-constraints "$constraints" "$@"
 }
 

@@ -80,12 +80,12 @@ def open_source(spark: SparkSession, config: IngestConfig) -> sources.Source:
     return sources.samples(spark)
 
 
-def to_pairs(frame: DataFrame) -> DataFrame:
+def to_pairs(frame: DataFrame, fill_uid: bool = False) -> DataFrame:
     """The columns of tables.PAIRS from `image`, `caption`, `source_path`, maybe `uid`; then others.
 
     The hashes are over bytes, of nothing where there are none. A uid that is not given is the
     first 32 digits of the hash over image hash, caption hash and source path. Text is never
-    decoded: Parquet's strings may hold anything.
+    decoded: Parquet's strings may hold anything. With `fill_uid` a null uid is not given either.
     """
     for name in ("image", "caption"):
         column = F.col(name) if name == "image" else F.col(name).cast("string")
@@ -93,9 +93,11 @@ def to_pairs(frame: DataFrame) -> DataFrame:
         frame = frame.withColumn(name, column).withColumn(f"{name}_sha", F.sha2(content, 256))
     frame = frame.withColumn("source_path", F.col("source_path").cast("string"))
     path = F.coalesce("source_path", F.lit(""))
+    made = F.substring(F.sha2(F.concat("image_sha", "caption_sha", path), 256), 1, 32)
     if "uid" not in frame.columns:
-        frame = frame.withColumn("uid", F.lit(None).cast("string"))
-        uid = F.substring(F.sha2(F.concat("image_sha", "caption_sha", path), 256), 1, 32)
+        uid = made
+    elif fill_uid:
+        uid = F.coalesce("uid", made)
     elif isinstance(frame.schema["uid"].dataType, T.BinaryType):
         uid = F.lower(F.hex("uid"))
     else:
@@ -136,7 +138,7 @@ def run(spark: SparkSession, config: IngestConfig) -> dict[str, Any]:
     source = open_source(spark, config)
     for name, value in source.notes.items():
         job.say(f"{name.replace('_', ' ')}: {value}")
-    pairs = to_pairs(source.frame)
+    pairs = to_pairs(source.frame, source.fill_uid)
     if config.limit is not None:
         pairs = pairs.limit(config.limit)
     if config.dry_run:

@@ -149,7 +149,7 @@ def _delta_jars() -> list[Path]:
     print("Downloading Delta Lake for Spark (once, about 40 s) ...", file=sys.stderr, flush=True)
     done = subprocess.run([sys.executable, "-c", _RESOLVE], capture_output=True, text=True)
     if done.returncode:
-        raise UsageError(f"could not download Delta Lake's JARs: {_reason(done.stderr)}")
+        raise UsageError(f"cannot download Delta Lake's JARs (Maven): {_reason(done.stderr)}")
     found = done.stdout.strip().splitlines()[-1].split(",")
     jars = [Path(uri.removeprefix("file://")) for uri in found]
     # What Spark ships itself, and newer, is left out.
@@ -168,4 +168,4 @@ def _artifact(jar: str) -> str:
 def _reason(log: str) -> str:
     problems = [line for line in log.splitlines() if "unresolved dependency" in line.lower()]
     lines = problems or [line for line in log.splitlines() if line.strip()] or ["no message"]
-    return lines[-1].strip()
+    return lines[-1].rpartition("Exception: ")[2].strip()

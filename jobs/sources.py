@@ -50,10 +50,14 @@ class Columns:
 
 @dataclass(frozen=True)
 class Source:
-    """The rows of a source, their number where that is known, and what to tell of it."""
+    """The rows of a source, their number where that is known, and what to tell of it.
+
+    `fill_uid`: a row without uid is no fault, as only some of the data sets of that kind have uids.
+    """
 
     frame: DataFrame
     rows: int | None = None
+    fill_uid: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -103,7 +107,9 @@ def folder(spark: SparkSession, path: str, captions_file: str, columns: Columns)
     frame = folders.with_images(matched.pairs, path, total[1])
     kept = "file_name" if named.lower() in RESERVED else named
     taken = {name.lower() for name in frame.columns}
-    return Source(frame.withColumnRenamed("_file", tables.free_name(kept, taken)), pairs, notes)
+    return Source(
+        frame.withColumnRenamed("_file", tables.free_name(kept, taken)), pairs, notes=notes
+    )
 
 
 def webdataset(spark: SparkSession, path: str) -> Source:
@@ -117,7 +123,8 @@ def webdataset(spark: SparkSession, path: str) -> Source:
     listed = spark.createDataFrame(found, "path string, length long").select("path")
     rows = listed.coalesce(1).repartition(partitions).mapInArrow(tars.rows_of, _TAR_ROWS)
     texts = {name: F.col(name).cast("string") for name in ("caption", "metadata")}
-    return Source(rows.withColumns(texts), notes={"tars": number, "tar_bytes": size})
+    notes = {"tars": number, "tar_bytes": size}
+    return Source(rows.withColumns(texts), fill_uid=True, notes=notes)
 
 
 def samples(spark: SparkSession, captions: Path | None = None) -> Source:
@@ -140,7 +147,7 @@ def samples(spark: SparkSession, captions: Path | None = None) -> Source:
     right = spark.createDataFrame(images, "file string, image binary")
     frame = left.join(F.broadcast(right), "file", "inner")
     path = F.concat(F.lit("skimage/data/"), "file")
-    return Source(frame.withColumn("source_path", path), len(pairs), {"images": len(images)})
+    return Source(frame.withColumn("source_path", path), len(pairs), notes={"images": len(images)})
 
 
 def sample_folder() -> Path:

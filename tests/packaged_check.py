@@ -46,7 +46,7 @@ def main() -> int:
 
     spark = SparkSession.builder.getOrCreate()
     rows = [(str(n), picture(40 * n), f"a plain picture, number {n}") for n in range(PAIRS)]
-    pairs = spark.createDataFrame(rows, "uid string, image binary, caption string").repartition(4)
+    pairs = spark.createDataFrame(rows, "uid string, image binary, caption string").repartition(2)
 
     def where(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         import udfs

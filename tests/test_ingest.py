@@ -239,13 +239,19 @@ def test_tars_are_read_to_where_they_break(
     write_tar(data / "00000.tar", img2dataset(3))
     whole = write_tar(data / "00001.tar", img2dataset(3)).read_bytes()
     (data / "00001.tar").write_bytes(whole[: 7680 + 1000])
+    write_tar(data / "00002.tar", {"a.png": b"no uid", "b.png": b"nor this"})
     summary, table = run(spark, tmp_path, source="webdataset", input=scheme + str(data))
-    assert (summary["tars"], summary["rows"], summary["read_errors"]) == (2, 5, 1)
+    assert (summary["tars"], summary["rows"], summary["read_errors"]) == (3, 7, 1)
     assert summary["rows_without_image"] == 1
     assert summary["duplicate_uids"] == 1  # the two tars begin alike
+    assert summary["rows_without_uid"] == 0
     assert {"key", "url", "metadata", "read_error"} <= set(table.columns)
     good = rows(table.where("read_error IS NULL").orderBy("source_path"))
-    assert [row["caption"] for row in good] == ["caption 0", "caption 1", "caption 2", "caption 0"]
+    assert [row["caption"] for row in good] == [
+        *("caption 0", "caption 1", "caption 2", "caption 0"),
+        *(None, None),
+    ]
+    assert len({row["uid"] for row in good}) == 5
     assert good[1]["source_path"] == f"{scheme}{data}/00000.tar#00001.jpg"
     assert good[1]["image_sha"] == sha(b"\1" * 5000)
 
