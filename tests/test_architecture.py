@@ -4,11 +4,14 @@ import configparser
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobs import JOBS, __version__
+from jobs.config import parse
 
 CHECKOUT = Path(__file__).parent.parent
 COMMANDS = Path(sys.executable).parent
@@ -27,13 +30,13 @@ def copy(tmp_path: Path) -> Path:
 
 def lint_imports(folder: Path) -> str:
     """What import-linter says of the contracts that are broken; empty where all are kept."""
-    command = [COMMANDS / "lint-imports", "--config", "setup.cfg", "--no-cache"]
+    command: list[str | Path] = [COMMANDS / "lint-imports", "--config", "setup.cfg", "--no-cache"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
 def ruff(folder: Path) -> str:
-    command = [COMMANDS / "ruff", "check", "--no-cache", "--select", "TID253"]
+    command: list[str | Path] = [COMMANDS / "ruff", "check", "--no-cache", "--select", "TID253"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
@@ -99,3 +102,17 @@ def test_settings_agree_with_the_code() -> None:
     protected = settings["importlinter:contract:jobs-stand-alone"]["protected_modules"].split()
     assert sorted(protected) == sorted(f"jobs.{job}" for job in JOBS)
     assert settings["metadata"]["version"] == __version__
+
+
+def test_the_bundle_calls_the_jobs_with_options_that_they_have() -> None:
+    bundle = yaml.safe_load((CHECKOUT / "conf" / "databricks_job.yml").read_text())
+    settings = configparser.ConfigParser()
+    settings.read(CHECKOUT / "setup.cfg")
+    scripts = settings["options.entry_points"]["console_scripts"]
+    for task in bundle["resources"]["jobs"]["pairs"]["tasks"]:
+        job, call = task["task_key"], task["python_wheel_task"]
+        assert f"{call['entry_point']} = mlm_filter.jobs.task:{job}\n" in f"{scripts}\n"
+        given = {"${var.source}": "parquet", "{{job.parameters.rule}}": "itm >= 66"}
+        words = [given.get(word, word) for word in call["parameters"]]
+        config_type = getattr(import_module(f"jobs.{job}"), f"{job.capitalize()}Config")
+        parse(config_type, words, job)  # raises for an option that the job does not have

@@ -61,7 +61,7 @@ def test_a_wrapped_runtime_starts_without_the_option_it_refuses(tmp_path: Path) 
     runtime = fake_java(tmp_path / "it's trimmed", "21", knows_vector=False)
     (runtime / "bin" / "java").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     home = java.wrap(runtime, tmp_path / "home")
-    started = [home / "bin" / "java", "-Xmx1g", VECTOR, "-Dname=two words", "Main"]
+    started = [str(home / "bin" / "java"), "-Xmx1g", VECTOR, "-Dname=two words", "Main"]
     passed = subprocess.run(started, capture_output=True, text=True, check=True).stdout
     given = [line for line in passed.splitlines() if "trustStore" not in line]
     assert given == ["-Xmx1g", "-Dname=two words", "Main"]

@@ -97,6 +97,8 @@ def scores_udf(config: ModelConfig) -> Any:
         for answers in score_stream(_scorer(config, meter), pairs, meter):
             yield pd.DataFrame(columns_of(answers), columns=SCORES.fieldNames())
 
+    # Spark 4.2 takes a struct with comments for another type than the same one without.
+    plain = T.StructType([T.StructField(field.name, field.dataType) for field in SCORES])
     # pandas_udf reads the annotations, which are text here (PEP 563) and name a local import.
     score.__annotations__ = {
         "batches": Iterator[tuple[pd.Series, pd.Series]],
@@ -104,7 +106,7 @@ def scores_udf(config: ModelConfig) -> Any:
     }
     # Not deterministic for the optimizer: it then does not evaluate the model twice.
     make: Any = functions.pandas_udf  # its overloads know no annotations that are set by hand
-    return make(score, SCORES).asNondeterministic()
+    return make(score, plain).asNondeterministic()
 
 
 def score_batches(
