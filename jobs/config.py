@@ -42,9 +42,9 @@ class JobConfig(BaseModel):
 
 def conf_file(name: str) -> Traversable:
     """A file of `conf/`, in a checkout as well as in an installed wheel or a zip."""
-    parent = __package__.rpartition(".")[0]  # "mlm_filter" where installed, "" in a checkout
-    folder = files(f"{parent}.conf") if parent else Path(__file__).parent.parent / "conf"
-    return folder / name
+    # Beside the jobs in every case; an editable install maps the two packages one by one, so that
+    # only the folder of this one is sure to be found.
+    return typing.cast(Path, files(__package__)).parent / "conf" / name
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
