@@ -141,12 +141,10 @@ def forward(scorer: Scorer, instead: Callable[..., Any]) -> None:
 
 
 def test_a_model_that_ignores_the_mask_is_scored_in_a_way_that_is_true(llava: Path) -> None:
-    class Deaf(torch.nn.Module):
-        """Takes 4-D masks for causal ones, as some attention kernels do."""
-
     scorer = models.load(ModelConfig(str(llava), how="four_passes"))
 
     def causal(original: Callable[..., Any], **inputs: Any) -> Any:
+        """Takes 4-D masks for causal ones, as some attention kernels do."""
         if inputs["attention_mask"].ndim == 4:
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         return original(**inputs)

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from udfs.images import MAX_BYTES
+
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp", "avif")
 """Endings of image files, in lower case and without the dot."""
-
-MAX_BYTES = 256 * 1024 * 1024
-"""No image file is longer; such a one is left unread, as it would fill a worker's memory."""
 
 BATCH_BYTES = 16 * 1024 * 1024
 """A batch of rows is handed on when its images reach this size."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from udfs import captions, images, readout, template
-from udfs.packing import Row, build_suffix, collate
+from udfs.packing import Batch, Row, build_suffix, collate
 from udfs.passes import PASSES, fastest_true_pass
 from udfs.prompts import Prompt
 from udfs.readout import Distributions
@@ -128,10 +128,13 @@ class Scorer:
         import torch
 
         with torch.inference_mode():
-            length = padded(max(len(row.ids) for row in rows))
-            batch = collate(rows, length, self.model.device, self.model.dtype)
-            logits = PASSES[how or self.how](self.model, batch, self.template, self.suffix)
+            run = PASSES[how or self.how]
+            logits = run(self.model, self._batch(rows), self.template, self.suffix)
             return readout.distributions(logits, self.template.tree)
+
+    def _batch(self, rows: list[Row]) -> Batch:
+        length = padded(max(len(row.ids) for row in rows))
+        return collate(rows, length, self.model.device, self.model.dtype)
 
     def _score_rows(self, rows: list[Row]) -> list[Distributions | str]:
         """Distributions (4, 101) of each row, or why there are none. A batch that does not fit is
@@ -196,9 +199,7 @@ class Scorer:
             for size, text in (((96, 64), "a cat"), ((64, 96), "two dogs on a red sofa"))
         ]
         with torch.inference_mode():
-            length = padded(max(len(row.ids) for row in rows))
-            batch = collate(rows, length, self.model.device, self.model.dtype)
-            how = fastest_true_pass(self.model, batch, self.template, self.suffix)
+            how = fastest_true_pass(self.model, self._batch(rows), self.template, self.suffix)
         log.info("model is scored by %s", how)
         return how
 

@@ -14,7 +14,8 @@ from typing import IO, Any, Self
 
 import pyarrow as pa
 
-from .files import BATCH_BYTES, MAX_BYTES, is_image
+from .files import BATCH_BYTES, is_image
+from .images import MAX_BYTES
 
 SCHEMA = pa.schema(
     [
