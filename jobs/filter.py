@@ -123,9 +123,15 @@ def selection_of(judged: DataFrame, rules: Sequence[Rule]) -> DataFrame:
     return _commented(judged.select(*map(tables.quoted, columns)), comments)
 
 
+def scores_in(selection: DataFrame) -> list[str]:
+    """The scores that go with a kept pair: the four metrics, and `clip_score` if a rule used it."""
+    return [name for name in (*METRICS, "clip_score") if name in selection.columns]
+
+
 def kept_keys(selection: DataFrame) -> DataFrame:
     """Keys and scores of the kept rows, each key once."""
-    return selection.where("keep").select(*PAIRS_KEYS, *METRICS).dropDuplicates(list(PAIRS_KEYS))
+    kept = selection.where("keep").select(*PAIRS_KEYS, *scores_in(selection))
+    return kept.dropDuplicates(list(PAIRS_KEYS))
 
 
 def repeated(pairs: DataFrame) -> DataFrame:
@@ -135,7 +141,8 @@ def repeated(pairs: DataFrame) -> DataFrame:
 
 def filtered_pairs(pairs: DataFrame, kept: DataFrame) -> DataFrame:
     """The pairs (with keys) that are kept, and their scores in place of columns of these names."""
-    return pairs.drop(*METRICS).join(kept, on=list(PAIRS_KEYS), how="inner")
+    scores = [name for name in kept.columns if name not in PAIRS_KEYS]
+    return pairs.drop(*scores).join(kept, on=list(PAIRS_KEYS), how="inner")
 
 
 def first_copies(pairs: DataFrame) -> DataFrame:
@@ -212,9 +219,15 @@ def choose_scorer(scores: DataFrame, ref: str, wanted: str | None) -> str | None
     Raises:
         UsageError: there is a choice, or no such scorer; it lists what there is.
     """
+    # a dual encoder gives this, an MLM does not; tables of earlier versions lack the column
+    cosines = F.count("clip_score") if "clip_score" in scores.columns else F.lit(0)
     found = (
         scores.groupBy("scorer")
-        .agg(F.count("*"), *(f("scored_at").cast("date").cast("string") for f in (F.min, F.max)))
+        .agg(
+            F.count("*"),
+            *(f("scored_at").cast("date").cast("string") for f in (F.min, F.max)),
+            cosines,
+        )
         .orderBy("scorer")
         .collect()
     )
@@ -223,7 +236,10 @@ def choose_scorer(scores: DataFrame, ref: str, wanted: str | None) -> str | None
         return names[0] if names else None
     if wanted is not None and wanted in names:
         return wanted
-    listed = ", ".join(f"{name} ({rows:,} rows, {a} to {b})" for name, rows, a, b in found)
+    listed = ", ".join(
+        f"{name} ({rows:,} rows{' with clip_score' if cosines else ''}, {a} to {b})"
+        for name, rows, a, b, cosines in found
+    )
     if wanted is None:
         raise UsageError(f"{ref} has several scorers; choose one by --scorer: {listed}")
     raise UsageError(f"{ref} has no scores of scorer {wanted}; it has {listed or 'no rows'}")
@@ -269,7 +285,7 @@ def write_filtered(
         more = kept.join(several, on="uid", how="left_semi")
         copies = first_copies(filtered_pairs(keyed, _small(more, kept_rows)))
         filtered = filtered_pairs(keyed, _small(once, kept_rows)).unionByName(copies)
-    added = ("image_sha", "caption_sha", *METRICS)
+    added = ("image_sha", "caption_sha", *scores_in(selection))
     own = [name for name in columns if name.lower() not in added]
     filtered = tables.storable(filtered.select(*map(tables.quoted, own), *added))
     comments = {name: _COMMENTS[name] for name in added}

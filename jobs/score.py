@@ -2,8 +2,9 @@
 
     mlm-filter score --pairs PAIRS --scores SCORES [--model FOLDER_OR_HUB_ID] [--limit 500]
 
-Every row of the pairs table comes out once, with four scores or with a status and a reason. Rows
-are appended in slices: a run that dies loses one slice, and the next run goes on from there.
+Every row of the pairs table comes out once, with four scores (from a dual encoder such as CLIP:
+with `clip_score`) or with a status and a reason. Rows are appended in slices: a run that dies loses
+one slice, and the next run goes on from there.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class ScoreConfig(JobConfig):
     scores: str = Field(description="scores table; made if it is not there")
     runs: str | None = Field(default=None, description="runs table (default: SCORES_runs)")
     model: str = Field(
-        default=STARTER, description="folder or hub id of an image-text-to-text model"
+        default=STARTER,
+        description="folder or hub id of an image-text-to-text model, or of a dual encoder"
+        " (CLIP, SigLIP ...) for clip_score",
     )
     revision: str | None = Field(default=None, description="commit of a model on the hub")
     dtype: DType = Field(
@@ -290,8 +293,7 @@ def _columns(source: DataFrame, config: ScoreConfig) -> list[str]:
 
 
 def _check_scores(known: DataFrame, config: ScoreConfig) -> None:
-    missing = [f.name for f in scores_table.SCORES_TABLE if f.name not in known.columns]
-    if missing:
+    if missing := scores_table.missing(known.columns):
         raise UsageError(f"{config.scores} is no scores table: it lacks {', '.join(missing)}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -34,10 +36,24 @@ SCORES_TABLE = T.StructType(
     ]
 )
 
+ADDED = ("clip_score",)
+"""Columns that tables of earlier versions lack."""
+
 
 def create(spark: SparkSession, ref: str) -> None:
-    """Make an empty scores table unless there is one."""
+    """Make an empty scores table unless there is one; give an older one the columns it lacks."""
     tables.create(spark, ref, SCORES_TABLE, skipping=("uid", "scorer", "status", "run_id"))
+    there = tables.read(spark, ref).columns
+    for field in SCORES_TABLE:
+        if field.name in ADDED and field.name not in there:
+            kind, comment = field.dataType.simpleString(), field.metadata["comment"]
+            column = f"{field.name} {kind} COMMENT '{comment}'"
+            spark.sql(f"ALTER TABLE {tables.sql_name(ref)} ADD COLUMN ({column})").collect()
+
+
+def missing(columns: Sequence[str]) -> list[str]:
+    """The columns that make a scores table and are not among `columns`."""
+    return [f.name for f in SCORES_TABLE if f.name not in columns and f.name not in ADDED]
 
 
 def finished(rows: DataFrame, scorer: str, run_id: str) -> DataFrame:

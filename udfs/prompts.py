@@ -19,6 +19,11 @@ from udfs.metrics import METRICS
 
 PROMPT_FILE = "mlm_filter.json"
 
+RATIONALIZATION = "rationalization"
+CHAIN_OF_THOUGHT = "chain_of_thought"
+STYLES = (RATIONALIZATION, CHAIN_OF_THOUGHT)
+"""The paper's two kinds of answers: the number first, then the reason; or the reason first."""
+
 
 class PromptError(ValueError):
     """A model folder's prompt file is damaged or asks for something that this version cannot do."""
@@ -31,7 +36,8 @@ class Prompt:
     `before` stands between image and caption, `after` between caption and question, and
     `questions` holds one question a metric, in the order of `METRICS`. `image_fit` says what
     happens to an image that is not square: `pad` (to a square, with grey) or `as_is` (left to the
-    model's own image processor); training and scoring must use the same.
+    model's own image processor); training and scoring must use the same. `style` is one of STYLES:
+    in a chain of thought the model writes at most `max_reason_tokens` before the number is read.
     """
 
     before: str = "Text caption: "
@@ -43,16 +49,25 @@ class Prompt:
         "Semantic understanding: does it add fitting meaning that cannot be seen in the image?",
     )
     image_fit: str = "as_is"
+    style: str = RATIONALIZATION
+    max_reason_tokens: int = 64
 
     def __post_init__(self) -> None:
         if len(self.questions) != len(METRICS):
             raise PromptError(f"a prompt needs {len(METRICS)} questions, not {len(self.questions)}")
         if self.image_fit not in ("pad", "as_is"):
             raise PromptError(f"image_fit is 'pad' or 'as_is', not {self.image_fit!r}")
+        if self.style not in STYLES:
+            raise PromptError(f"style is one of {', '.join(STYLES)}, not {self.style!r}")
+        if self.max_reason_tokens < 1:
+            raise PromptError("max_reason_tokens is at least 1")
 
     def version(self) -> str:
-        """Eight hex digits that change with any word of the prompt."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
+        """Eight hex digits that change with anything of the prompt that changes a score."""
+        told = asdict(self)
+        if self.style == RATIONALIZATION:  # no reason is written: as before there were styles
+            del told["style"], told["max_reason_tokens"]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
 
 
 def load_prompt(folder: str | Path) -> Prompt:

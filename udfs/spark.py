@@ -1,4 +1,4 @@
-"""Thin shells around the scorer: the only module here that knows Spark.
+"""Thin shells around the scorers: the only module here that knows Spark.
 
     from udfs.spark import mlm_scores
     pairs.select("uid", mlm_scores("image", "caption").alias("s")).select("uid", "s.*")
@@ -24,10 +24,10 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas import functions
 
 from udfs import models
+from udfs.batching import PairScorer
 from udfs.metrics import METRIC_NAMES, METRICS
 from udfs.models import ModelConfig
 from udfs.results import Scored
-from udfs.scorer import Scorer
 from udfs.stream import Meter, read_path, score_stream
 
 if TYPE_CHECKING:
@@ -60,11 +60,13 @@ SCORES = T.StructType(
             _field(f"{m}_entropy", T.FloatType(), f"{m}: bits of doubt, 0 (sure) to 6.66")
             for m in METRICS
         ),
+        _field("clip_score", T.FloatType(), "cosine of image and caption by a dual encoder, -1..1"),
         _field("status", T.StringType(), "ok or caption_truncated (scored), or why not scored"),
         _field("reason", T.StringType(), "in words, what the status means for this pair"),
     ]
 )
-"""What the model says of one pair; all scores are null where the status says so."""
+"""What the model says of one pair; all scores are null where the status says so. An MLM leaves
+`clip_score` null, a dual encoder everything else."""
 
 _SECONDS = [T.StructField(f"seconds_{stage}", T.DoubleType()) for stage in STAGES]
 
@@ -154,6 +156,7 @@ def columns_of(answers: Sequence[Scored]) -> dict[str, list[Any]]:
         found = [getattr(answer, attribute) or [None] * len(METRICS) for answer in answers]
         for i, metric in enumerate(METRICS):
             values[metric + suffix] = [four[i] for four in found]
+    values["clip_score"] = [answer.clip_score for answer in answers]
     values["status"] = [answer.status for answer in answers]
     values["reason"] = [answer.reason for answer in answers]
     return values
@@ -172,7 +175,7 @@ def device_of(addresses: Sequence[str], visible: str | None) -> str:
     return f"cuda:{index}"
 
 
-def _scorer(config: ModelConfig, meter: Meter, device: str = "auto") -> Scorer:
+def _scorer(config: ModelConfig, meter: Meter, device: str = "auto") -> PairScorer:
     """This process's scorer, on the device and with the CPU threads of this task."""
     context = TaskContext.get()
     gpu = context.resources().get("gpu") if context else None

@@ -14,9 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from udfs.batching import PairScorer, Prepared
 from udfs.images import MAX_BYTES, ImageError
 from udfs.results import BAD_IMAGE, Scored
-from udfs.scorer import Prepared, Scorer
 
 CHUNK_ROWS = 64  # sorted by length as one; more would sort better and hold more pixels in memory
 CHUNKS_AHEAD = 2
@@ -42,7 +42,7 @@ class Meter:
 
 
 def score_stream(
-    scorer: Scorer,
+    scorer: PairScorer,
     batches: Iterable[Pairs],
     meter: Meter,
     threads: int = 2,

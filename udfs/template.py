@@ -6,13 +6,13 @@ tail is what ordinary truncation loses), and so that training and scoring use th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from udfs import number_tree
 from udfs.number_tree import NumberTree
-from udfs.prompts import Prompt
+from udfs.prompts import CHAIN_OF_THOUGHT, Prompt
 
 _CAPTION = "\u241fcaption\u241f"  # stands for the caption while the template is rendered
 _QUESTION = "\u241fquestion\u241f"
@@ -23,16 +23,38 @@ class TemplateError(ValueError):
 
 
 @dataclass(frozen=True)
+class Thinking:
+    """How a written reason ends: with a token of `breaks` (they hold a line break), or cut short
+    after `most` tokens or before a token of `ends` (end of text), and then closed by `newline`."""
+
+    newline: tuple[int, ...]
+    breaks: frozenset[int]
+    ends: frozenset[int]
+    most: int
+
+    def closed(self, reason: Sequence[int]) -> list[int]:
+        """A reason's tokens up to its end, with the line break that the number comes after."""
+        for i, token in enumerate(reason[: self.most]):
+            if token in self.ends:
+                return [*reason[:i], *self.newline]
+            if token in self.breaks:
+                return list(reason[: i + 1])
+        return [*reason[: self.most], *self.newline]
+
+
+@dataclass(frozen=True)
 class Template:
     """`head` (text with the image placeholder, for the processor), then the caption's tokens, then
     `after` (tokens), then for each metric `questions[m]` (tokens up to the number) and the tree of
-    the number's tokens. `begins` says whether the head still needs the tokenizer's own BOS."""
+    the number's tokens. `begins` says whether the head still needs the tokenizer's own BOS.
+    `thinking` is there where a reason comes between question and number."""
 
     head: str
     begins: bool
     after: tuple[int, ...]
     questions: tuple[tuple[int, ...], ...]
     tree: NumberTree
+    thinking: Thinking | None = None
 
 
 def plain_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
@@ -68,6 +90,19 @@ def build(processor: Any, prompt: Prompt) -> Template:
         after=tuple(encode(after)),
         questions=tuple(tuple(start) for start, _ in built),
         tree=trees.pop(),
+        thinking=_thinking(processor.tokenizer, prompt),
+    )
+
+
+def _thinking(tokenizer: Any, prompt: Prompt) -> Thinking | None:
+    if prompt.style != CHAIN_OF_THOUGHT:
+        return None
+    words = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    return Thinking(
+        newline=tuple(plain_encoder(tokenizer)("\n")),
+        breaks=frozenset(token for token, word in enumerate(words) if "\n" in word),
+        ends=frozenset(tokenizer.all_special_ids),
+        most=prompt.max_reason_tokens,
     )
 
 

@@ -1,0 +1,164 @@
+"""What frozen parts of the model say of images and captions, computed once and kept on disk.
+
+Of each image what its projector reads: the vision tower takes most of a step where it runs anew. Of
+each caption what the language model makes of it, for the `align` loss.
+
+Works for any model whose projector is a module of that name (LLaVA, InternVL and their like): a
+hook keeps what arrives at the projector. One array on disk, float16, read by memory map.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from udfs import captions as texts
+from udfs import images
+from udfs.training.student import PROJECTOR, Student
+
+log = logging.getLogger(__name__)
+BATCH = 16
+CAPTIONS = 64  # a batch of captions
+
+
+@dataclass(frozen=True)
+class Words:
+    """Mean hidden states (D,) of captions by (image, caption), and their mean and spread (D,)."""
+
+    rows: dict[tuple[int, str], int]
+    values: NDArray[np.float32]
+    scale: tuple[NDArray[np.float32], NDArray[np.float32]]
+
+    def __getitem__(self, pair: tuple[int, str]) -> NDArray[np.float32]:
+        row: NDArray[np.float32] = self.values[self.rows[pair]]
+        return row
+
+
+def words(
+    folder: str | Path, student: Student, pairs: Sequence[tuple[int, str]], layers: int, limit: int
+) -> Words:
+    """What the frozen language model makes of each caption after `layers` layers, from `folder` if
+    it is there already for these captions. Captions are cut at `limit` tokens."""
+    import torch
+
+    encode = texts.Encoder(student.processor)
+    captions = [encode(texts.clean(text), limit)[0] for _, text in pairs]
+    digest = hashlib.sha256(repr((layers, captions)).encode())
+    digest.update(student.embeddings(torch.arange(64)).float().numpy().tobytes())
+    file = Path(folder) / f"words-{digest.hexdigest()[:16]}.npy"
+    if file.is_file():
+        values = np.load(file)
+    else:
+        size = student.core.language_model.embed_tokens.embedding_dim
+        values = np.zeros((len(captions), size), dtype=np.float32)
+        order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+        for start in range(0, len(order), CAPTIONS):
+            rows = order[start : start + CAPTIONS]
+            trees = []
+            for row in rows:
+                tree, last = student.without_image()
+                tree.extend(last, captions[row])
+                trees.append(tree)
+            hidden = student.residual(trees, layers).float().cpu().numpy()
+            for i, row in enumerate(rows):
+                end = len(trees[i])
+                if not captions[row]:
+                    continue
+                values[row] = hidden[i, end - len(captions[row]) : end].mean(axis=0)
+            if start // CAPTIONS % 20 == 0:
+                log.info("captions' features: %d of %d", start + len(rows), len(captions))
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(".tmp.npy")
+        np.save(scratch, values)
+        scratch.rename(file)
+    spread = values.std(axis=0) + 1e-6
+    return Words({pair: i for i, pair in enumerate(pairs)}, values, (values.mean(axis=0), spread))
+
+
+def cached(
+    folder: str | Path,
+    student: Student,
+    pictures: Sequence[bytes],
+    progress: Callable[[str], None] = log.info,
+) -> Any:
+    """Features (N, I, F) of N encoded images as a memory map in `folder`, from there if they are
+    there already for these images and this vision tower; a build that was cut short goes on.
+
+    Float16, or float32 where the recipe is. Raises `images.ImageError` for an image that cannot be
+    decoded, and ValueError for a model that takes images in a varying number of tiles.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = np.float32 if student.recipe.dtype == "float32" else np.float16
+    key = _key(student, pictures, dtype.__name__)
+    state, data = folder / "features.json", folder / "features.npy"
+    have = json.loads(state.read_text()) if state.is_file() else {}
+    done = have["done"] if have.get("key") == key and data.is_file() else 0
+    array = np.lib.format.open_memmap(data, mode="r+") if done else None
+    began, first = time.monotonic(), done
+    for start in range(done, len(pictures), BATCH):
+        batch = pictures[start : start + BATCH]
+        found = _features(student, batch)
+        if array is None:
+            state.unlink(missing_ok=True)  # it would vouch for what is overwritten now
+            shape = (len(pictures), *found.shape[1:])
+            array = np.lib.format.open_memmap(data, mode="w+", dtype=dtype, shape=shape)
+        array[start : start + len(batch)] = found
+        done = start + len(batch)
+        if done % (BATCH * 32) == 0 or done == len(pictures):
+            array.flush()
+            state.write_text(json.dumps({"key": key, "done": done}))
+            left = (time.monotonic() - began) / (done - first) * (len(pictures) - done)
+            progress(f"vision features: {done} of {len(pictures)} images, {left / 60:.0f} min left")
+    return np.lib.format.open_memmap(data, mode="r")
+
+
+def _features(student: Student, pictures: Sequence[bytes]) -> NDArray[np.float32]:
+    """What arrives at the projector for these pictures, (B, I, F)."""
+    import torch
+
+    seen: list[Any] = []
+    hook = getattr(student.core, PROJECTOR).register_forward_pre_hook(
+        lambda _, given: seen.append(given[0])
+    )
+    template, device = student.template, student.model.device
+    decoded = [images.decode(p, student.recipe.prompt.image_fit) for p in pictures]
+    out = student.processor(
+        text=[template.head] * len(decoded),
+        images=[[picture] for picture in decoded],
+        return_tensors="pt",
+        add_special_tokens=template.begins,
+        padding=True,
+    )
+    tokens = (out["input_ids"] == student.image_token).sum(dim=1)
+    if len(out["pixel_values"]) != len(decoded) or (tokens != len(student.head.image)).any():
+        raise ValueError(
+            "this model cuts some images into tiles, so that they take more tokens than others;"
+            " fine-tuning needs the same for all (image_fit: pad, or a processor of one tile)"
+        )
+    try:
+        with torch.inference_mode():
+            student.base.get_image_features(out["pixel_values"].to(device, student.base.dtype))
+    finally:
+        hook.remove()
+    found: NDArray[np.float32] = seen[0].float().cpu().numpy()
+    return found.reshape(len(decoded), -1, found.shape[-1])
+
+
+def _key(student: Student, pictures: Sequence[bytes], dtype: str) -> str:
+    digest = hashlib.sha256(f"{student.recipe.prompt.image_fit} {dtype}".encode())
+    digest.update(str(student.processor.image_processor.to_json_string()).encode())
+    for name, weight in student.core.vision_tower.state_dict().items():
+        digest.update(f"{name} {tuple(weight.shape)} {float(weight.float().sum()):.6e}".encode())
+    for picture in pictures:
+        digest.update(hashlib.sha256(picture).digest())
+    return digest.hexdigest()

@@ -1,0 +1,45 @@
+"""The losses of fine-tuning, each a mean over what it is given (what for: `recipe.py`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from udfs.training.numbers import expectation, soft_targets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def info_nce(similarity: Tensor, same: Tensor | None = None) -> Tensor:
+    """Symmetric cross-entropy of a (B, B) matrix of logits whose diagonal is right (InfoNCE,
+    arXiv 1807.03748; both ways as in CLIP). `same` (B, B) marks pairs that are no rivals, such as
+    two pairs with the same image."""
+    import torch
+
+    if same is not None:
+        off = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+        least = torch.finfo(similarity.dtype).min
+        similarity = similarity.masked_fill(off.to(similarity.device), least)
+    right = torch.arange(len(similarity), device=similarity.device)
+    cross_entropy = torch.nn.functional.cross_entropy
+    return (cross_entropy(similarity, right) + cross_entropy(similarity.T, right)) / 2
+
+
+def score_loss(log_p: Tensor, scores: Tensor, spread: float, distance: float) -> Tensor:
+    """Cross-entropy of read-outs (R, 101) against soft targets around the teacher's scores (R,),
+    plus `distance` times the mean's squared distance in units of 25 points."""
+    target = soft_targets(scores, spread)
+    loss = -(target * log_p).sum(dim=-1).mean()
+    if distance:
+        loss = loss + distance * ((expectation(log_p) - scores) / 25).square().mean()
+    return loss
+
+
+def rank_loss(odds: Tensor, better: Tensor, worse: Tensor) -> Tensor:
+    """Softplus of how far log odds that should be lower lie above those that should be higher.
+
+    `odds` (R,) as of `numbers.log_odds`, `better` and `worse` (K,) indices into them.
+    """
+    import torch
+
+    return torch.nn.functional.softplus(odds[worse] - odds[better]).mean()

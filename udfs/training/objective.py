@@ -1,0 +1,288 @@
+"""What a step computes: trees of tokens out of a plan, one or two forward passes, losses.
+
+A module, so that data-parallel wrappers see one forward pass whatever a stage computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch  # noqa: TID253 - a torch module; only `train.py` imports it, where training begins
+
+from udfs import captions
+from udfs.metrics import METRICS
+from udfs.prompts import CHAIN_OF_THOUGHT
+from udfs.training import losses
+from udfs.training.examples import Examples
+from udfs.training.features import Words
+from udfs.training.numbers import log_odds, log_probabilities
+from udfs.training.plans import Asked, Plan
+from udfs.training.recipe import Recipe, Stage
+from udfs.training.sampling import Ranked
+from udfs.training.student import Student
+from udfs.training.tree import TokenTree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ITM, ODF = METRICS.index("itm"), METRICS.index("odf")
+
+
+@dataclass
+class _Reads:
+    """Where in a batch of trees numbers are read and reasons learned, filled while trees grow."""
+
+    rows: list[int] = field(default_factory=list)
+    columns: list[list[int]] = field(default_factory=list)  # (R, N)
+    reason_rows: list[int] = field(default_factory=list)
+    reason_columns: list[int] = field(default_factory=list)
+    reason_targets: list[int] = field(default_factory=list)
+
+    def number(self, row: int, columns: list[int]) -> int:
+        """Note a number to be read; return its index."""
+        self.rows.append(row)
+        self.columns.append(columns)
+        return len(self.rows) - 1
+
+    def reason(self, row: int, last: int, tokens: Sequence[int], end: int) -> None:
+        """Note that `tokens`, the last of which stands at `end`, follow column `last`."""
+        first = end - len(tokens) + 1
+        self.reason_rows.extend([row] * len(tokens))
+        self.reason_columns.extend([last, *range(first, end)])
+        self.reason_targets.extend(tokens)
+
+
+class Objective(torch.nn.Module):
+    """The losses of a stage's plan. `features` (N, I, F) is what the projector reads of each image,
+    `words` what the frozen language model makes of each caption (for `align` alone)."""
+
+    def __init__(
+        self,
+        student: Student,
+        examples: Examples,
+        features: Any,
+        recipe: Recipe,
+        words: Words | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = student.model  # registered: its weights are this module's
+        self.student = student
+        self.examples = examples
+        self.features = features
+        self.recipe = recipe
+        self._encoder = captions.Encoder(student.processor)
+        self._tokens: dict[tuple[str, int], list[int]] = {}
+        self.words = words
+
+    def forward(self, plan: Plan, stage: Stage) -> dict[str, Tensor]:
+        """Each loss of the stage that `plan` has rows for, unweighted."""
+        found: dict[str, Tensor] = {}
+        if stage.weights.align and plan.pairs:
+            found["align"] = self._align(plan.pairs)
+        if stage.weights.contrast and plan.pairs:
+            found["contrast"] = self._contrast(plan.pairs, stage)
+        if plan.ranked and stage.weights.rank:
+            found["rank"] = self._rank(plan.ranked, stage, plan.hint)
+        if plan.scored and (stage.weights.score or stage.weights.reason):
+            found |= self._score(plan.scored, stage)
+        return found
+
+    def encode(self, text: str, limit: int) -> list[int]:
+        """A caption's tokens, at most `limit`, without special tokens, as the scorer makes them."""
+        known = self._tokens.get((text, limit))
+        if known is None:
+            known, _ = self._encoder(captions.clean(text), limit)
+            self._tokens[text, limit] = known
+        return known
+
+    def images(self, rows: Sequence[int]) -> Tensor:
+        """Image tokens (B, I, D) of images by index."""
+        device = self.student.model.device
+        read = torch.from_numpy(np.stack([self.features[row] for row in rows])).to(device)
+        return self.student.image_tokens(read.float())
+
+    def _align(self, pairs: Sequence[tuple[int, str]]) -> Tensor:
+        """The mean image token against the language model's own words for the same, where the
+        frozen model has them halfway up: the residual stream carries directions upwards, so that
+        what the projector writes is what upper layers already read."""
+        if self.words is None:
+            raise ValueError("a stage with `align` needs the captions' features")
+        images = self.images([image for image, _ in pairs]).float().mean(dim=1)
+        words = torch.from_numpy(np.stack([self.words[pair] for pair in pairs])).to(images.device)
+        mean, spread = (torch.from_numpy(x).to(images.device) for x in self.words.scale)
+        normalize = torch.nn.functional.normalize
+        a, b = (normalize((x - mean) / spread, dim=-1) for x in (images, words))
+        return losses.info_nce(a @ b.T / self.recipe.temperature, _same(pairs))
+
+    def _contrast(self, pairs: Sequence[tuple[int, str]], stage: Stage) -> Tensor:
+        student = self.student
+        after = student.template.after
+        images = self.images([image for image, _ in pairs])
+        seen, told = [], []
+        for _, text in pairs:
+            tree, last = student.with_image()
+            tree.extend(last, after)
+            seen.append(tree)
+            tree, last = student.without_image()
+            tree.extend(tree.extend(last, self.encode(text, stage.caption_tokens)), after)
+            told.append(tree)
+        a = _ends(student.hidden(seen, images, stage.contrast_layers), seen)
+        b = _ends(student.hidden(told, None, stage.contrast_layers), told)
+        # Centred: what all images (all captions) share is most of a hidden state and says nothing.
+        normalize = torch.nn.functional.normalize
+        a, b = (normalize(x.float() - x.float().mean(dim=0), dim=-1) for x in (a, b))
+        return losses.info_nce(a @ b.T / self.recipe.temperature, _same(pairs))
+
+    def _rank(self, ranked: Sequence[Ranked], stage: Stage, hint: float) -> Tensor:
+        student, reads = self.student, _Reads()
+        trees: list[TokenTree] = []
+        better: list[int] = []
+        worse: list[int] = []
+        for row, image in enumerate(ranked):
+            tree, last = student.with_image()
+            trees.append(tree)
+
+            def read(text: str, *metrics: int, row: int = row, last: int = last) -> list[int]:
+                tree = trees[row]
+                tip = tree.extend(last, self.encode(text, stage.caption_tokens))
+                tip = tree.extend(tip, student.template.after)
+                questions, numbers = student.template.questions, student.template.tree
+                return [reads.number(row, tree.ask(tip, questions[m], numbers)) for m in metrics]
+
+            others = [read(text, ITM)[0] for text in image.rivals]
+            for text, changed in zip(image.own, image.altered, strict=True):
+                # Cut first: a change beyond the cut would be none.
+                copy = changed and self.encode(changed, stage.caption_tokens)
+                if copy and copy != self.encode(text, stage.caption_tokens):
+                    itm, odf = read(text, ITM, ODF)
+                    better.append(odf)
+                    worse.append(read(changed or "", ODF)[0])
+                else:
+                    (itm,) = read(text, ITM)
+                better.extend([itm] * len(others))
+                worse.extend(others)
+        images = self.images([image.image for image in ranked])
+        if not better:  # nothing to rank, but processes that train together all need a gradient
+            return 0 * images.sum()
+        if hint:
+            images = self._hinted(images, [(image.image, image.own[0]) for image in ranked], hint)
+        hidden = student.hidden(trees, images)
+        odds = log_odds(self._read(hidden, reads))
+        index = [torch.tensor(side, device=odds.device) for side in (better, worse)]
+        return losses.rank_loss(odds, index[0], index[1])
+
+    def _hinted(self, images: Tensor, pairs: Sequence[tuple[int, str]], hint: float) -> Tensor:
+        """Image tokens (B, I, D) whose mean is moved `hint` (0..1) of the way to the caption's
+        words, at its own distance from the mean of all words: what a perfect projector would
+        write. So the comparison is learned on easy cases, before hard ones."""
+        if self.words is None:
+            raise ValueError("hints need the captions' features")
+        mean, spread = (torch.from_numpy(x).to(images.device) for x in self.words.scale)
+        words = torch.from_numpy(np.stack([self.words[pair] for pair in pairs])).to(images.device)
+        seen = (images.float().mean(dim=1) - mean) / spread
+        told = torch.nn.functional.normalize((words - mean) / spread, dim=-1)
+        told = told * seen.norm(dim=-1, keepdim=True)
+        hinted: Tensor = images + (hint * (told - seen) * spread)[:, None]
+        return hinted
+
+    def _score(self, scored: Sequence[Asked], stage: Stage) -> dict[str, Tensor]:
+        student, reads = self.student, _Reads()
+        trees: list[TokenTree] = []
+        targets: list[float] = []
+        thinks = self.recipe.style == CHAIN_OF_THOUGHT  # its numbers come after reasons, always
+        rows: dict[int, int] = {}  # image -> its tree: captions of one image share it
+        for index, metrics in scored:
+            pair = self.examples.scored[index]
+            if pair.image not in rows:
+                rows[pair.image] = len(trees)
+                trees.append(TokenTree())
+                trees[-1].extend(-1, student.head.tokens())
+            row = rows[pair.image]
+            tree = trees[row]
+            tip = tree.extend(
+                len(student.head.tokens()) - 1, self.encode(pair.caption, stage.caption_tokens)
+            )
+            tip = tree.extend(tip, student.template.after)
+            for m in metrics:
+                reason = self._reason(pair.reasons[m]) if thinks or stage.weights.reason else []
+                self._ask(tree, tip, row, m, round(pair.scores[m]), reason, reads)
+                targets.append(pair.scores[m])
+        hidden = student.hidden(trees, self.images(list(rows)))
+        found: dict[str, Tensor] = {}
+        if stage.weights.score:
+            log_p = self._read(hidden, reads)
+            wanted = torch.tensor(targets, device=log_p.device)
+            found["score"] = losses.score_loss(
+                log_p, wanted, self.recipe.soft_target, self.recipe.distance
+            )
+        if not found and not reads.reason_targets:
+            found["reason"] = 0 * hidden.sum()
+        if reads.reason_targets and stage.weights.reason:
+            at = hidden[reads.reason_rows, reads.reason_columns]
+            right = torch.tensor(reads.reason_targets, device=at.device)
+            logits = student.lm_head(at.to(student.lm_head.weight.dtype)).float()
+            found["reason"] = torch.nn.functional.cross_entropy(logits, right)
+        return found
+
+    def _ask(
+        self,
+        tree: TokenTree,
+        tip: int,
+        row: int,
+        metric: int,
+        score: int,
+        reason: list[int],
+        reads: _Reads,
+    ) -> None:
+        """Hang one question with its number and reason below `tip`, in the recipe's style."""
+        template = self.student.template
+        question = template.questions[metric]
+        if self.recipe.style == CHAIN_OF_THOUGHT and reason:
+            asked = tree.extend(tip, question)
+            end = tree.extend(asked, reason)
+            reads.reason(row, asked, reason, end)
+            reads.number(row, tree.ask(end, (), template.tree))
+            return
+        columns = tree.ask(tip, question, template.tree)
+        reads.number(row, columns)
+        if reason:
+            number = [token for _, token in template.tree.steps[score]]
+            last = tree.extend(columns[0], number)
+            reads.reason(row, last, reason, tree.extend(last, reason))
+
+    def _reason(self, text: str) -> list[int]:
+        """A reason's tokens, in the recipe's style; one that is too long for scoring is cut."""
+        if not text:
+            return []
+        tokenizer, thinking = self.student.processor.tokenizer, self.student.template.thinking
+        if thinking is not None:
+            ids = tokenizer(f"{text}\n", add_special_tokens=False)["input_ids"]
+            return thinking.closed(ids)
+        ids = tokenizer(f"\n{text}", add_special_tokens=False)["input_ids"]
+        return [*ids, tokenizer.eos_token_id]
+
+    def _read(self, hidden: Tensor, reads: _Reads) -> Tensor:
+        """Log probabilities (R, 101) of the numbers to be read."""
+        rows = torch.tensor(reads.rows, device=hidden.device)
+        columns = torch.tensor(reads.columns, device=hidden.device)
+        at = hidden[rows[:, None], columns]  # (R, N, D)
+        head = self.student.lm_head
+        return log_probabilities(head(at.to(head.weight.dtype)), self.student.template.tree)
+
+
+def _ends(hidden: Tensor, trees: Sequence[TokenTree]) -> Tensor:
+    """The hidden state (B, D) at each tree's last token."""
+    last = torch.tensor([len(tree) - 1 for tree in trees], device=hidden.device)
+    return hidden[torch.arange(len(trees), device=hidden.device), last]
+
+
+def _same(pairs: Sequence[tuple[int, str]]) -> Tensor:
+    """(B, B): pairs with the same image or the same caption are no rivals."""
+    images = np.array([image for image, _ in pairs])
+    texts = np.array([text for _, text in pairs], dtype=object)
+    return torch.from_numpy(
+        (images[:, None] == images[None]) | (texts[:, None] == texts[None]).astype(bool)
+    )

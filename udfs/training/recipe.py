@@ -1,0 +1,124 @@
+"""What is trained, and how: a recipe of stages, read from YAML (conf/starter_recipe.yaml).
+
+A stage is a number of steps over a mix of up to five losses, each with a weight:
+
+- `align`: the mean image token against the mean hidden state of the caption in the middle of the
+  frozen language model (InfoNCE). The latter is computed once a caption, so this is cheap.
+- `contrast`: the last hidden state after an image against that after its caption (InfoNCE).
+- `rank`: captions of one image whose order is known without a teacher (its own, altered, of another
+  image), ranked by the scores that the model reads out.
+- `score`: cross-entropy of the read-out distribution against the teacher's score.
+- `reason`: next-token loss of the teacher's reason, after the score (rationalization) or before it
+  (chain of thought).
+
+The paper fine-tunes on scores and reasons alone (arXiv 2403.02677, section 3.3), from a model whose
+projector is aligned; the other losses are for pairings that have never seen an image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from udfs.prompts import Prompt
+
+Style = Literal["rationalization", "chain_of_thought"]
+"""As `prompts.STYLES`."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Weights(_Frozen):
+    """The weight of each loss in a stage; one of weight 0 is not computed."""
+
+    align: float = Field(default=0.0, ge=0)
+    contrast: float = Field(default=0.0, ge=0)
+    rank: float = Field(default=0.0, ge=0)
+    score: float = Field(default=0.0, ge=0)
+    reason: float = Field(default=0.0, ge=0)
+
+
+class Stage(_Frozen):
+    """A number of optimizer steps over one mix of losses."""
+
+    name: str
+    steps: int = Field(ge=1)
+    weights: Weights
+    learning_rate: float = Field(gt=0)
+    projector_rate: float | None = Field(
+        default=None, gt=0, description="learning rate of the projector; None: the stage's own"
+    )
+    warmup: float = Field(default=0.03, ge=0, le=1, description="share of steps (cosine after it)")
+    pairs: int = Field(default=32, ge=0, description="pairs a step, for align and contrast")
+    ranked: int = Field(default=8, ge=0, description="images a step, for rank")
+    rivals: int = Field(default=4, ge=1, description="captions of other images beside an image's")
+    scored: int = Field(default=8, ge=0, description="images with teacher's scores a step")
+    caption_tokens: int = Field(default=48, ge=4, description="captions are cut at so many tokens")
+    hints: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the steps over which `rank` is helped: at first an image's tokens say"
+        " what the language model makes of its caption, and ever less so",
+    )
+    contrast_layers: int | None = Field(
+        default=None,
+        ge=1,
+        description="contrast after so many language layers (None: all): those above are left to"
+        " compare what those below have brought together, and the stage costs less",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> Self:
+        if not any(self.weights.model_dump().values()):
+            raise ValueError(f"stage {self.name!r} has no loss with a weight above 0")
+        return self
+
+
+class Lora(_Frozen):
+    """A low-rank adapter on the language model's linear layers (`peft.LoraConfig`)."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Recipe(_Frozen):
+    """Everything that decides what a training gives, beside its data."""
+
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    lora: Lora | None = Field(
+        default=Lora(), description="None: the language model is trained in full"
+    )
+    style: Style = Field(
+        default="rationalization",
+        description="of instructions, and of the prompt, whatever it says",
+    )
+    prompt: Prompt = Prompt()
+    soft_target: float = Field(
+        default=4.0, ge=0, description="spread of the target over neighbouring numbers, in points"
+    )
+    distance: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the mean's squared distance, in units of 25 points",
+    )
+    temperature: float = Field(default=0.05, gt=0, description="of align and contrast")
+    align_layers: int = Field(
+        default=8, ge=1, description="the language layer after which `align` takes captions' words"
+    )
+    max_gradient: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
+    weight_decay: float = Field(default=0.01, ge=0)
+    accumulate: int = Field(default=1, ge=1, description="micro-batches an optimizer step")
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _prompt_has_the_style(self) -> Self:
+        if self.prompt.style != self.style:
+            object.__setattr__(self, "prompt", replace(self.prompt, style=self.style))
+        return self

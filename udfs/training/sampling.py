@@ -1,0 +1,113 @@
+"""What each step of a stage sees: a pure function of (seed, stage, step), so that a training that
+was killed goes on with the very same steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from udfs.metrics import METRICS
+from udfs.training.alter import altered
+from udfs.training.balance import balanced
+from udfs.training.examples import Examples
+
+LOOKALIKES = (3, 40)
+"""Rivals by looks come from these ranks of nearest images: the nearest may be the same figure."""
+
+
+TRIES = 50
+"""So often another image is drawn until it has a caption and is of the same group."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An image with captions whose order is known: `own` that match it, `altered` copies (None
+    where there is none) of each, and `rivals` of other images."""
+
+    image: int
+    own: tuple[str, ...]
+    altered: tuple[str | None, ...]
+    rivals: tuple[str, ...]
+
+
+def rng(*key: object) -> np.random.Generator:
+    """A generator that depends on nothing but its key."""
+    digest = hashlib.blake2b("\0".join(map(str, key)).encode(), digest_size=16).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))
+
+
+def turn(count: int, size: int, step: int, *key: object) -> list[int]:
+    """The `size` of `count` rows that step `step` sees: each row once an epoch, in a new order
+    each epoch."""
+    if not count or not size:
+        return []
+    rows: list[int] = []
+    at = step * size
+    while len(rows) < size:
+        epoch, place = divmod(at + len(rows), count)
+        order = rng(*key, epoch).permutation(count)
+        rows.extend(int(row) for row in order[place : place + size - len(rows)])
+    return rows
+
+
+def ranked(
+    examples: Examples,
+    image: int,
+    rivals: int,
+    near: NDArray[np.int64] | None,
+    key: tuple[object, ...],
+) -> Ranked:
+    """One of an image's own captions, an altered copy, and captions of other images: in turn of
+    the same group, of a look-alike (`near` (N, K) nearest images), and of any."""
+    draw = rng(*key, examples.uids[image])
+    own = examples.captions[image]
+    caption = own[draw.integers(len(own))]
+    others: list[str] = []
+    for i in range(rivals):
+        other = _other(examples, image, i % 3, near, draw)
+        texts = examples.captions[other]
+        text = texts[draw.integers(len(texts))] if texts else ""
+        if text and other != image and text not in own and text not in others:
+            others.append(text)
+    return Ranked(image, (caption,), (altered(caption, draw),), tuple(others))
+
+
+def _other(
+    examples: Examples,
+    image: int,
+    way: int,
+    near: NDArray[np.int64] | None,
+    draw: np.random.Generator,
+) -> int:
+    if way == 1 and near is not None:
+        low, high = LOOKALIKES
+        high = min(high, near.shape[1])
+        return int(near[image, draw.integers(min(low, high - 1), high)])
+    count = len(examples.images)
+    other = image
+    for _ in range(TRIES):
+        other = int(draw.integers(count))
+        fits = way != 0 or examples.groups[other] == examples.groups[image]
+        if fits and examples.captions[other] and other != image:
+            return other
+    return other
+
+
+def epoch_of_scores(examples: Examples, seed: object, epoch: int) -> list[tuple[int, list[int]]]:
+    """One epoch of scored pairs, balanced for each metric on its own: (index into
+    `examples.scored`, the metrics asked of it)."""
+    asked: dict[int, list[int]] = {}
+    for m, metric in enumerate(METRICS):
+        rows = [i for i, pair in enumerate(examples.scored) if not np.isnan(pair.scores[m])]
+        keys = [examples.uids[examples.scored[i].image] + examples.scored[i].caption for i in rows]
+        scores = np.array([examples.scored[i].scores[m] for i in rows])
+        for row in balanced(keys, scores, len(rows), f"{seed} {epoch} {metric}"):
+            asked.setdefault(rows[int(row)], []).append(m)
+    pairs = sorted(asked)
+    order: Sequence[int] = rng(seed, epoch, "scores").permutation(len(pairs)).tolist()
+    return [(pairs[i], asked[pairs[i]]) for i in order]

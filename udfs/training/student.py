@@ -1,0 +1,195 @@
+"""The model that learns: a base model, a low-rank adapter, its projector, and a forward pass over
+token trees.
+
+Weights that learn are kept in float32 and used in the recipe's precision (autocast); frozen ones
+are stored in it. The vision tower stays frozen: what the projector reads of an image is the same in
+each step and can be kept (`features.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from udfs.template import Template
+from udfs.training.recipe import Recipe
+from udfs.training.tree import ROOT, TokenTree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PAD_TO = 32
+"""Sequences are padded to a multiple of this: few shapes, so that compiled layers are reused."""
+PROJECTOR = "multi_modal_projector"
+LINEAR = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+
+
+@dataclass(frozen=True)
+class Head:
+    """The tokens before the caption: `before` the image's, the image's own, and those after."""
+
+    before: tuple[int, ...]
+    image: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def tokens(self) -> tuple[int, ...]:
+        """All of them."""
+        return self.before + self.image + self.after
+
+
+class Student:
+    """A base model made ready to learn.
+
+    `model` is an image-text-to-text model with a projector (LLaVA, InternVL and their like),
+    `template` what `udfs.template.build` made of its processor and the recipe's prompt.
+    """
+
+    def __init__(self, model: Any, processor: Any, template: Template, recipe: Recipe) -> None:
+        self.template = template
+        self.processor = processor
+        self.recipe = recipe
+        self.model = model
+        self.head = _head(processor, template)
+        self.trained = _trainable(model, recipe)
+
+    @property
+    def base(self) -> Any:
+        """The model under the adapter's wrapper."""
+        unwrap = getattr(self.model, "get_base_model", None)
+        return unwrap() if unwrap else self.model
+
+    @property
+    def core(self) -> Any:
+        """Vision tower, projector and language model, without the head."""
+        return self.base.model
+
+    @property
+    def lm_head(self) -> Any:
+        """From hidden states to logits."""
+        return self.model.get_output_embeddings()
+
+    def embeddings(self, ids: Tensor) -> Tensor:
+        """The language model's embeddings (..., D) of tokens, without gradient."""
+        found: Tensor = self.core.language_model.embed_tokens(ids)
+        return found.detach()
+
+    def image_tokens(self, features: Tensor) -> Tensor:
+        """Projector over what it reads of B images: (B, I, F) -> (B, I, D)."""
+        tokens: Tensor = getattr(self.core, PROJECTOR)(features)
+        return tokens
+
+    def hidden(
+        self, trees: Sequence[TokenTree], images: Tensor | None, layers: int | None = None
+    ) -> Tensor:
+        """Last hidden states (B, L, D) of B trees. `images` (B, I, D) takes the place of image
+        placeholders; `layers` stops after so many layers."""
+        import torch
+
+        length = -(-max(len(tree) for tree in trees) // PAD_TO) * PAD_TO
+        fill = self.template.after[-1] if self.template.after else 0
+        ids = np.full((len(trees), length), fill, dtype=np.int64)
+        positions = np.zeros((len(trees), length), dtype=np.int64)
+        seen = np.zeros((len(trees), 1, length, length), dtype=np.bool_)
+        for row, tree in enumerate(trees):
+            n = len(tree)
+            ids[row, :n] = tree.ids
+            positions[row, :n] = tree.depths
+            seen[row, 0, :n, :n] = tree.visible()
+        seen[:, 0, np.arange(length), np.arange(length)] = True  # padding sees itself: no NaN
+        device = self.model.device
+        tokens = torch.from_numpy(ids).to(device)
+        embedded = self.embeddings(tokens)
+        if images is not None:
+            place = (tokens == self.image_token)[..., None]
+            embedded = embedded.masked_scatter(place, images.to(embedded.dtype))
+        mask = torch.zeros(seen.shape, dtype=embedded.dtype, device=device)
+        mask.masked_fill_(~torch.from_numpy(seen).to(device), torch.finfo(embedded.dtype).min)
+        with _first_layers(self.core.language_model, layers):
+            out = self.core.language_model(
+                inputs_embeds=embedded,
+                attention_mask=mask,
+                position_ids=torch.from_numpy(positions).to(device),
+                use_cache=False,
+            )
+        last: Tensor = out.last_hidden_state
+        return last
+
+    def residual(self, trees: Sequence[TokenTree], layers: int) -> Tensor:
+        """What B trees without images have after so many layers, (B, L, D), before any norm and
+        with the adapter switched off."""
+        import contextlib
+
+        import torch
+
+        seen: list[Any] = []
+        layer = self.core.language_model.layers[layers - 1]
+        hook = layer.register_forward_hook(lambda _, __, out: seen.append(out))
+        off = getattr(self.model, "disable_adapter", contextlib.nullcontext)
+        try:
+            with torch.no_grad(), off():
+                self.hidden(trees, None, layers)
+        finally:
+            hook.remove()
+        states: Tensor = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+        return states
+
+    @property
+    def image_token(self) -> int:
+        """The placeholder's id."""
+        return self.head.image[0]
+
+    def with_image(self) -> tuple[TokenTree, int]:
+        """A tree that holds the tokens before a caption, and the last one's index."""
+        tree = TokenTree()
+        return tree, tree.extend(ROOT, self.head.tokens())
+
+    def without_image(self) -> tuple[TokenTree, int]:
+        """The same without the image."""
+        tree = TokenTree()
+        return tree, tree.extend(ROOT, self.head.before + self.head.after)
+
+
+def _head(processor: Any, template: Template) -> Head:
+    """Encode the head with a small picture to see where the image's tokens stand."""
+    from PIL import Image
+
+    out = processor(
+        text=[template.head],
+        images=[[Image.new("RGB", (32, 32))]],
+        return_tensors="np",
+        add_special_tokens=template.begins,
+    )
+    ids = [int(i) for i in out["input_ids"][0]]
+    token = processor.tokenizer.convert_tokens_to_ids(str(processor.image_token))
+    first, count = ids.index(token), ids.count(token)
+    if ids[first : first + count] != [token] * count:
+        raise ValueError("the image's tokens do not stand together: this model cannot be packed")
+    return Head(tuple(ids[:first]), tuple(ids[first : first + count]), tuple(ids[first + count :]))
+
+
+def _trainable(model: Any, recipe: Recipe) -> list[Any]:
+    """The parameters that learn, in float32."""
+    import torch
+
+    for name, weight in model.named_parameters():
+        if recipe.lora is None:  # with an adapter, peft has chosen
+            weight.requires_grad_(f".{PROJECTOR}." in name or ".language_model." in name)
+        if weight.requires_grad:
+            weight.data = weight.data.to(torch.float32)
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+@contextmanager
+def _first_layers(language_model: Any, layers: int | None) -> Iterator[None]:
+    """Let the language model stop after `layers`: transformers runs `config.num_hidden_layers`."""
+    config = language_model.config
+    whole = config.num_hidden_layers
+    config.num_hidden_layers = whole if layers is None else min(layers, whole)
+    try:
+        yield
+    finally:
+        config.num_hidden_layers = whole
