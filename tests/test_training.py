@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,16 @@ from udfs.training.train import train
 
 SCORE = {"weights": {"score": 1}}
 SCORE_AND_REASON = {"weights": {"score": 1, "reason": 0.3}, "caption_tokens": 40}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """A forked child cannot use its parent's threads, and another number of them sums in another
+    order: the last bits of a loss differ."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=["llava", "internvl"])

@@ -39,7 +39,9 @@ def balanced(
     for rows, share in zip(members, shares, strict=True):
         turn = 0
         while share > 0:
-            order = sorted(rows, key=lambda row: (_hash(seed, turn, keys[int(row)]), keys[int(row)]))
+            order = sorted(
+                rows, key=lambda row: (_hash(seed, turn, keys[int(row)]), keys[int(row)])
+            )
             drawn.extend(int(row) for row in order[:share])
             share -= min(share, len(order))
             turn += 1
