@@ -18,7 +18,7 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from udfs.metrics import METRIC_NAMES, METRICS
-from udfs.starter import STARTER
+from udfs.starter import STARTER, is_starter, is_trained
 
 from . import filter as filter_job
 from . import ingest, score, tables
@@ -101,7 +101,7 @@ def _print_photos(rows: Sequence[Row]) -> None:
 
 
 def _print_next(folder: Path, at: dict[str, str], model: str) -> None:
-    if model == STARTER:
+    if is_starter(model) and not is_trained(model):
         say(
             "The starter model has not been trained to score yet: its numbers show how the tables"
             " look,\nnot which captions are good. Give --model a fine-tuned one for scores to use."

@@ -25,7 +25,7 @@ from udfs import models
 from udfs.models import DType, How, ModelConfig
 from udfs.results import BAD_IMAGE, MODEL_ERROR, STATUSES
 from udfs.spark import STAGES, score_batches
-from udfs.starter import STARTER, StarterError
+from udfs.starter import STARTER, StarterError, is_starter, is_trained
 
 from . import runs, scores_table, tables
 from . import score_plan as plan
@@ -138,7 +138,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
         "model": config.model,
     }
     say(f"{config.pairs} (version {version}): {total + aside:,} rows without an answer of {scorer}")
-    if config.model == STARTER:
+    if is_starter(config.model) and not is_trained(config.model):
         say("note: the starter model has no score training yet; its scores show the way, no more")
         summary["note"] = "the starter model has no score training yet"
     if config.dry_run:
@@ -266,7 +266,7 @@ def _append(
 def _model(config: ScoreConfig) -> tuple[ModelConfig, str]:
     """The model's configuration, pinned, and the scorer's hash."""
     try:
-        if config.model == STARTER:
+        if is_starter(config.model):
             say("Looking for the starter model (assembled once, about half a minute) ...")
         _, commit = models.identity(config.model, config.revision)
         model = config.model_config_of(commit)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from udfs import batching
 from udfs.batching import Encoded, Limits, Prepared
+from udfs.captions import CHARACTERS_PER_TOKEN
 from udfs.results import Scored
-from udfs.scorer import CHARACTERS_PER_TOKEN
 
 if TYPE_CHECKING:
     from torch import Tensor

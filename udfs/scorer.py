@@ -19,7 +19,6 @@ from udfs.batching import BUCKET as BUCKET  # these four by the names that they 
 from udfs.batching import Limits as Limits
 from udfs.batching import Prepared as Prepared
 from udfs.batching import padded as padded
-from udfs.captions import CHARACTERS_PER_TOKEN as CHARACTERS_PER_TOKEN
 from udfs.packing import Batch, Row, build_suffix, collate
 from udfs.passes import PASSES, fastest_true_pass
 from udfs.prompts import Prompt

@@ -99,6 +99,7 @@ def save(student: Student, folder: str | Path, base: str, revision: str | None =
     file = folder / "adapter_model.safetensors"
     weights = {name: value.to(torch.bfloat16) for name, value in load_file(file).items()}
     save_file(weights, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors makes what only its owner can read
 
 
 def is_adapter(folder: str | Path) -> bool:

@@ -53,7 +53,8 @@ def words(
     encode = texts.Encoder(student.processor)
     captions = [encode(texts.clean(text), limit)[0] for _, text in pairs]
     digest = hashlib.sha256(repr((layers, captions)).encode())
-    digest.update(student.embeddings(torch.arange(64)).float().numpy().tobytes())
+    some = torch.arange(64, device=student.model.device)
+    digest.update(student.embeddings(some).float().cpu().numpy().tobytes())
     file = Path(folder) / f"words-{digest.hexdigest()[:16]}.npy"
     if file.is_file():
         values = np.load(file)
