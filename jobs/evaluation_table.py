@@ -10,18 +10,15 @@ from udfs.agreement import Agreement, Decile
 from udfs.resampling import Estimate, number
 
 from .comparing import Finding
-
-
-def _field(name: str, kind: T.DataType, comment: str) -> T.StructField:
-    return T.StructField(name, kind, True, {"comment": comment})
+from .tables import described
 
 
 def _estimate(name: str, comment: str) -> list[T.StructField]:
     ends = (("low", "lower"), ("high", "upper"))
     return [
-        _field(name, T.DoubleType(), comment),
+        described(name, T.DoubleType(), comment),
         *(
-            _field(f"{name}_{end}", T.DoubleType(), f"{name}: {e} end of its interval")
+            described(f"{name}_{end}", T.DoubleType(), f"{name}: {e} end of its interval")
             for end, e in ends
         ),
     ]
@@ -42,28 +39,30 @@ _DECILES = T.ArrayType(
 
 EVALUATION = T.StructType(
     [
-        _field("scorer", T.StringType(), "the scorer's name in this evaluation"),
-        _field("scores", T.StringType(), "the table that its scores are from"),
-        _field("scorer_id", T.StringType(), "its name in that table's column scorer, or empty"),
-        _field("score_column", T.StringType(), "the column of that table that is judged"),
-        _field("metric", T.StringType(), "the metric whose ratings it is judged by"),
-        _field("kind", T.StringType(), "how the captions were made: all, a kind, or kinds/kinds"),
-        _field("statistics", T.StringType(), "agreement, auc (of kinds/kinds) or pairs_won"),
-        _field("n", T.LongType(), "captions with score and rating (checks: of the first kinds)"),
-        _field("n_second", T.LongType(), "checks: captions of the second kinds"),
-        _field("left_out", T.LongType(), "captions of the kind that have a rating and no score"),
-        _field("images", T.LongType(), "images of the captions that count: what is resampled"),
+        described("scorer", T.StringType(), "the scorer's name in this evaluation"),
+        described("scores", T.StringType(), "the table that its scores are from"),
+        described("scorer_id", T.StringType(), "its name in that table's column scorer, or empty"),
+        described("score_column", T.StringType(), "the column of that table that is judged"),
+        described("metric", T.StringType(), "the metric whose ratings it is judged by"),
+        described(
+            "kind", T.StringType(), "how the captions were made: all, a kind, or kinds/kinds"
+        ),
+        described("statistics", T.StringType(), "agreement, auc (of kinds/kinds) or pairs_won"),
+        described("n", T.LongType(), "captions with score and rating (checks: of the first kinds)"),
+        described("n_second", T.LongType(), "checks: captions of the second kinds"),
+        described("left_out", T.LongType(), "captions of the kind that have a rating and no score"),
+        described("images", T.LongType(), "images of the captions that count: what is resampled"),
         *_estimate("pearson", "Pearson's correlation, -1..1"),
         *_estimate("spearman", "Spearman's rank correlation, -1..1"),
         *_estimate("kendall", "Kendall's tau-b, -1..1"),
         *_estimate("mean_absolute_error", "points of 100; null for a column on another scale"),
         *_estimate("share", "checks: how often the first is above the second, 0..1"),
-        _field("calibration", _DECILES, "mean score and mean rating by decile of the score"),
-        _field("resamples", T.LongType(), "behind each interval"),
-        _field("confidence", T.DoubleType(), "share of the resamples within an interval"),
-        _field("reason", T.StringType(), "why something is null"),
-        _field("run_id", T.StringType(), "the run that wrote the row"),
-        _field("evaluated_at", T.TimestampType(), "when"),
+        described("calibration", _DECILES, "mean score and mean rating by decile of the score"),
+        described("resamples", T.LongType(), "behind each interval"),
+        described("confidence", T.DoubleType(), "share of the resamples within an interval"),
+        described("reason", T.StringType(), "why something is null"),
+        described("run_id", T.StringType(), "the run that wrote the row"),
+        described("evaluated_at", T.TimestampType(), "when"),
     ]
 )
 

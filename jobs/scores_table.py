@@ -12,27 +12,26 @@ from udfs.spark import SCORES
 
 from . import tables
 
-
-def _field(name: str, kind: T.DataType, comment: str) -> T.StructField:
-    return T.StructField(name, kind, True, {"comment": comment})
-
-
 KEYS = ("uid", "image_sha", "caption_sha", "copy")
 """With `scorer`, what names a row: one row of the pairs table, scored by one scorer."""
 
 SCORES_TABLE = T.StructType(
     [
-        _field("uid", T.StringType(), "key of the pair"),
-        _field("scorer", T.StringType(), "hash of model, prompt and settings that decide a score"),
-        _field(
+        tables.described("uid", T.StringType(), "key of the pair"),
+        tables.described(
+            "scorer", T.StringType(), "hash of model, prompt and settings that decide a score"
+        ),
+        tables.described(
             "image_sha", T.StringType(), "SHA-256 of the image in hex (of its path, with paths)"
         ),
-        _field("caption_sha", T.StringType(), "SHA-256 of the caption in hex"),
-        _field("copy", T.IntegerType(), "0, or 1, 2 ... for further rows that are just the same"),
+        tables.described("caption_sha", T.StringType(), "SHA-256 of the caption in hex"),
+        tables.described(
+            "copy", T.IntegerType(), "0, or 1, 2 ... for further rows that are just the same"
+        ),
         *SCORES,
-        _field("attempts", T.IntegerType(), "how often the pair was tried"),
-        _field("run_id", T.StringType(), "the run that wrote the row"),
-        _field("scored_at", T.TimestampType(), "when"),
+        tables.described("attempts", T.IntegerType(), "how often the pair was tried"),
+        tables.described("run_id", T.StringType(), "the run that wrote the row"),
+        tables.described("scored_at", T.TimestampType(), "when"),
     ]
 )
 

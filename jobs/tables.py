@@ -32,18 +32,21 @@ _NO_SUCH_NAME = (
 _PROPERTIES = {"delta.enableDeletionVectors": "false"}
 
 
-def _field(name: str, kind: T.DataType, comment: str) -> T.StructField:
+def described(name: str, kind: T.DataType, comment: str) -> T.StructField:
+    """A nullable column with a comment."""
     return T.StructField(name, kind, True, {"comment": comment})
 
 
 PAIRS = T.StructType(
     [
-        _field("uid", T.StringType(), "key of the pair"),
-        _field("image", T.BinaryType(), "the image file's bytes, as they were found"),
-        _field("caption", T.StringType(), "the caption"),
-        _field("source_path", T.StringType(), "where the image came from"),
-        _field("image_sha", T.StringType(), "SHA-256 of image in hex; of nothing where null"),
-        _field("caption_sha", T.StringType(), "SHA-256 of caption in hex; of nothing where null"),
+        described("uid", T.StringType(), "key of the pair"),
+        described("image", T.BinaryType(), "the image file's bytes, as they were found"),
+        described("caption", T.StringType(), "the caption"),
+        described("source_path", T.StringType(), "where the image came from"),
+        described("image_sha", T.StringType(), "SHA-256 of image in hex; of nothing where null"),
+        described(
+            "caption_sha", T.StringType(), "SHA-256 of caption in hex; of nothing where null"
+        ),
     ]
 )
 """The columns of every pairs table; whatever else the source has comes after them."""
@@ -53,24 +56,28 @@ PAIRS_KEYS = ("uid", "image_sha", "caption_sha")
 
 RUNS = T.StructType(
     [
-        _field("run_id", T.StringType(), "key of the run"),
-        _field("job", T.StringType(), "name of the job"),
-        _field("status", T.StringType(), "ok or failed"),
-        _field("started_at", T.TimestampType(), "when the run began"),
-        _field("seconds", T.DoubleType(), "how long it took"),
-        _field("parameters", T.StringType(), "the job's settings as JSON"),
-        _field("inputs", T.MapType(T.StringType(), T.LongType()), "table read -> its version"),
-        _field("outputs", T.MapType(T.StringType(), T.LongType()), "table written -> its version"),
-        _field("rows", T.LongType(), "rows accounted for"),
-        _field("rows_by_status", T.MapType(T.StringType(), T.LongType()), "status -> rows"),
-        _field("rows_per_second", T.DoubleType(), "rows by wall-clock seconds of the work itself"),
-        _field(
+        described("run_id", T.StringType(), "key of the run"),
+        described("job", T.StringType(), "name of the job"),
+        described("status", T.StringType(), "ok or failed"),
+        described("started_at", T.TimestampType(), "when the run began"),
+        described("seconds", T.DoubleType(), "how long it took"),
+        described("parameters", T.StringType(), "the job's settings as JSON"),
+        described("inputs", T.MapType(T.StringType(), T.LongType()), "table read -> its version"),
+        described(
+            "outputs", T.MapType(T.StringType(), T.LongType()), "table written -> its version"
+        ),
+        described("rows", T.LongType(), "rows accounted for"),
+        described("rows_by_status", T.MapType(T.StringType(), T.LongType()), "status -> rows"),
+        described(
+            "rows_per_second", T.DoubleType(), "rows by wall-clock seconds of the work itself"
+        ),
+        described(
             "seconds_by_stage",
             T.MapType(T.StringType(), T.DoubleType()),
             "where the time of the tasks went, e.g. decode, wait, model; summed over tasks",
         ),
-        _field("versions", T.MapType(T.StringType(), T.StringType()), "library -> version"),
-        _field("error", T.StringType(), "why it failed"),
+        described("versions", T.MapType(T.StringType(), T.StringType()), "library -> version"),
+        described("error", T.StringType(), "why it failed"),
     ]
 )
 """One row a job run."""

@@ -12,6 +12,7 @@ warning. Results depend on the seed and the set of rows, not on their order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,23 +141,13 @@ def agreement(
 @resampling.quiet
 def pearson(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> float | None:
     """Pearson's correlation of the rows that have both, or None where it does not exist."""
-    x, y = _both(scores, ratings)
-    if _degenerate(x, y):
-        return None
-    w = np.ones((1, len(x)))
-    return resampling.number(
-        resampling.correlations(w, resampling.scaled(x), resampling.scaled(y))[0]
-    )
+    return _correlation(scores, ratings, lambda x, w: resampling.scaled(x))
 
 
 @resampling.quiet
 def spearman(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> float | None:
     """Spearman's rank correlation of the rows that have both, or None where it does not exist."""
-    x, y = _both(scores, ratings)
-    if _degenerate(x, y):
-        return None
-    w = np.ones((1, len(x)))
-    return resampling.number(resampling.correlations(w, Ties(x).ranks(w), Ties(y).ranks(w))[0])
+    return _correlation(scores, ratings, lambda x, w: Ties(x).ranks(w))
 
 
 @resampling.quiet
@@ -191,6 +182,17 @@ def calibration(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> tuple[Decile, 
         for decile in np.unique(of_row)
         for inside in [of_row == decile]
     )
+
+
+def _correlation(
+    scores: npt.ArrayLike, ratings: npt.ArrayLike, values: Callable[[Floats, Floats], Floats]
+) -> float | None:
+    """Correlation of what `values` makes of each side and of weights that are all one."""
+    x, y = _both(scores, ratings)
+    if _degenerate(x, y):
+        return None
+    w = np.ones((1, len(x)))
+    return resampling.number(resampling.correlations(w, values(x, w), values(y, w))[0])
 
 
 def _both(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> tuple[Floats, Floats]:

@@ -65,6 +65,8 @@ class PairScorer(Protocol):
 
     def score(self, images: Sequence[bytes | None], texts: Sequence[str | None]) -> list[Scored]:
         """Score pairs in the order given. Never raises for a pair."""
+        prepared = [self.prepare(image, text) for image, text in zip(images, texts, strict=True)]
+        return self.score_prepared(prepared)
 
 
 def prepare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Collection
 from typing import Any
 
 # C0 controls but tab, line feed and carriage return. A NUL ends strings in some readers, and the
@@ -32,21 +33,26 @@ def clean(caption: str | bytes | bytearray | memoryview | None) -> str:
 
 
 class Encoder:
-    """Tokens of clean captions: special tokens written in one are plain text, placeholders of
-    pictures are left out."""
+    """Tokens of clean captions: special tokens written in one are plain text, and those of
+    `left_out` never come."""
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, tokenizer: Any, left_out: Collection[int]) -> None:
         # A copy of its own: encoding changes a tokenizer's state, and the processor's tokenizer is
         # in use by other threads.
-        self._tokenizer = copy.deepcopy(processor.tokenizer)
-        self._image_tokens = _image_token_ids(processor)
+        self._tokenizer = copy.deepcopy(tokenizer)
+        self._left_out = frozenset(left_out)
 
     def __call__(self, text: str, most: int) -> tuple[list[int], bool]:
         """The first `most` tokens of a caption, and whether some were cut."""
         bound = most * CHARACTERS_PER_TOKEN
         encoded = self._tokenizer(text[:bound], add_special_tokens=False, split_special_tokens=True)
-        ids = [i for i in encoded["input_ids"] if i not in self._image_tokens]
+        ids = [i for i in encoded["input_ids"] if i not in self._left_out]
         return ids[:most], len(text) > bound or len(ids) > most
+
+
+def encoder(processor: Any) -> Encoder:
+    """The encoder for an MLM's captions, which hold no placeholders of pictures."""
+    return Encoder(processor.tokenizer, _image_token_ids(processor))
 
 
 def _image_token_ids(processor: Any) -> frozenset[int]:

@@ -10,7 +10,6 @@ answers, statuses and bounds are those of `udfs.scorer.Scorer`.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import json
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from udfs import batching
-from udfs.batching import Encoded, Limits, Prepared
-from udfs.captions import CHARACTERS_PER_TOKEN
+from udfs.batching import Encoded, Limits, PairScorer, Prepared
+from udfs.captions import Encoder
 from udfs.results import Scored
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class Pair:
     pixels: Mapping[str, Tensor]
 
 
-class DualEncoder:
+class DualEncoder(PairScorer):
     """A loaded dual encoder with its processor.
 
     `model(input_ids=, pixel_values=, ...)` has to return `image_embeds` and `text_embeds`, (B, D)
@@ -89,23 +88,19 @@ class DualEncoder:
         self.model = model
         self.processor = processor
         self.limits = Limits(batch_rows, batch_tokens)
-        # A copy of its own: encoding with options changes a tokenizer's state.
-        self._tokenizer = copy.deepcopy(processor.tokenizer)
-        self._begin, self._end = _special_tokens(self._tokenizer)
-        self.text_tokens = _text_tokens(model, self._tokenizer)
+        tokenizer = processor.tokenizer
+        self._begin, self._end = _special_tokens(tokenizer)
+        # An end token inside a caption would end it there.
+        self._caption_tokens = Encoder(tokenizer, {*self._begin, *self._end})
+        self.text_tokens = _text_tokens(model, tokenizer)
         room = self.text_tokens - len(self._begin) - len(self._end)
         self.max_caption_tokens = min(max_caption_tokens, room)
-        pad = self._tokenizer.pad_token_id
-        self._pad = pad if pad is not None else (self._tokenizer.eos_token_id or 0)
-        self._masked = "attention_mask" in self._tokenizer.model_input_names
+        pad = tokenizer.pad_token_id
+        self._pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
+        self._masked = "attention_mask" in tokenizer.model_input_names
         # An image processor may tell more than the model asks for.
         self._asked = frozenset(inspect.signature(model.forward).parameters)
         self._full_length = model.config.model_type in _FULL_LENGTH or not self._masked
-
-    def score(self, images: Sequence[bytes | None], texts: Sequence[str | None]) -> list[Scored]:
-        """Score pairs in the order given; see the module's docstring. Never raises for a pair."""
-        prepared = [self.prepare(image, text) for image, text in zip(images, texts, strict=True)]
-        return self.score_prepared(prepared)
 
     def prepare(self, image: Any, caption: Any) -> Prepared:
         """Decode, clean and encode one pair; safe to call from several threads at once."""
@@ -149,13 +144,7 @@ class DualEncoder:
     def _encode(self, picture: Any, text: str) -> Encoded:
         import torch
 
-        bound = self.max_caption_tokens * CHARACTERS_PER_TOKEN
-        plain = self._tokenizer(text[:bound], add_special_tokens=False, split_special_tokens=True)
-        # An end token inside a caption would end it there.
-        special = {*self._begin, *self._end}
-        ids = [i for i in plain["input_ids"] if i not in special]
-        cut = len(text) > bound or len(ids) > self.max_caption_tokens
-        ids = ids[: self.max_caption_tokens]
+        ids, cut = self._caption_tokens(text, self.max_caption_tokens)
         pixels = self.processor.image_processor(images=[picture], return_tensors="pt")
         asked = {name: value for name, value in pixels.items() if name in self._asked}
         row = Pair(torch.tensor([*self._begin, *ids, *self._end]), asked)

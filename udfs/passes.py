@@ -64,18 +64,10 @@ def prefix_cache(model: Any, batch: Batch, template: Template, suffix: Suffix) -
     rows = len(batch.ids)
     positions, after = prefix_positions(model, batch)
     chains, where = chains_of(template, device)
-    first = model(
-        input_ids=batch.ids,
-        attention_mask=batch.real.long(),
-        position_ids=positions,
-        logits_to_keep=1,
-        use_cache=True,
-        **batch.per_token,
-        **batch.pixels,
-    )
+    prefix = cache_of_prefix(model, batch, positions)
     metrics = []
     for question in template.questions:
-        cache = copy.deepcopy(first.past_key_values)
+        cache = copy.deepcopy(prefix)
         ids = torch.tensor(question, device=device).expand(rows, -1)
         real = torch.cat([batch.real, torch.ones_like(ids, dtype=torch.bool)], dim=1)
         asked = continue_behind(model, ids, real, after, cache, positions.ndim)
@@ -185,6 +177,20 @@ def _plain(model: Any, batch: Batch, row: int, question: tuple[int, ...], chains
     )
     logits: Tensor = out.logits
     return logits
+
+
+def cache_of_prefix(model: Any, batch: Batch, positions: Tensor) -> Any:
+    """Keys and values of the batch's prefixes."""
+    out = model(
+        input_ids=batch.ids,
+        attention_mask=batch.real.long(),
+        position_ids=positions,
+        logits_to_keep=1,
+        use_cache=True,
+        **batch.per_token,
+        **batch.pixels,
+    )
+    return out.past_key_values
 
 
 def prefix_positions(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:

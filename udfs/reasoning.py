@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from udfs.packing import Batch, Suffix
-from udfs.passes import at_nodes, chains_of, continue_behind, prefix_positions
+from udfs.passes import at_nodes, cache_of_prefix, chains_of, continue_behind, prefix_positions
 from udfs.template import Template, Thinking
 
 if TYPE_CHECKING:
@@ -52,16 +52,8 @@ def chain_of_thought(model: Any, batch: Batch, template: Template, suffix: Suffi
     rows, count = len(batch.ids), len(template.questions)
     positions, after = prefix_positions(model, batch)
     ndim = positions.ndim
-    first = model(
-        input_ids=batch.ids,
-        attention_mask=batch.real.long(),
-        position_ids=positions,
-        logits_to_keep=1,
-        use_cache=True,
-        **batch.per_token,
-        **batch.pixels,
-    )
-    lines = _ask(model, first.past_key_values, batch, after, template, ndim)
+    prefix = cache_of_prefix(model, batch, positions)
+    lines = _ask(model, prefix, batch, after, template, ndim)
     _think(model, lines, template.thinking, ndim)
     metrics = []
     for m in range(count):  # one by one: each number's chains need copies of the cache

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 MAX_HEAD_TOKENS = 16_384
 
 
-class Scorer:
+class Scorer(batching.PairScorer):
     """A loaded model with its processor and prompt.
 
     `batch_rows` and `batch_tokens` bound a micro-batch by rows and by padded tokens; after an
@@ -62,13 +62,8 @@ class Scorer:
         self.template = template.build(processor, prompt)
         self.suffix = build_suffix(self.template)
         self.limits = Limits(batch_rows, batch_tokens)
-        self._caption_tokens = captions.Encoder(processor)
+        self._caption_tokens = captions.encoder(processor)
         self.how = self._fastest_true_pass() if how == "auto" or self.template.thinking else how
-
-    def score(self, images: Sequence[bytes | None], texts: Sequence[str | None]) -> list[Scored]:
-        """Score pairs in the order given; see the module's docstring. Never raises for a pair."""
-        prepared = [self.prepare(image, text) for image, text in zip(images, texts, strict=True)]
-        return self.score_prepared(prepared)
 
     def prepare(self, image: Any, caption: Any) -> Prepared:
         """Decode, clean and encode one pair; safe to call from several threads at once."""

@@ -1,10 +1,10 @@
 """What frozen parts of the model say of images and captions, computed once and kept on disk.
 
 Of each image what its projector reads: the vision tower takes most of a step where it runs anew. Of
-each caption what the language model makes of it, for the `align` loss.
+each caption what the language model makes of it, for the `align` loss and for hints.
 
 Works for any model whose projector is a module of that name (LLaVA, InternVL and their like): a
-hook keeps what arrives at the projector. One array on disk, float16, read by memory map.
+hook keeps what arrives at the projector. One array on disk, read by memory map.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def words(
     it is there already for these captions. Captions are cut at `limit` tokens."""
     import torch
 
-    encode = texts.Encoder(student.processor)
+    encode = texts.encoder(student.processor)
     captions = [encode(texts.clean(text), limit)[0] for _, text in pairs]
     digest = hashlib.sha256(repr((layers, captions)).encode())
     some = torch.arange(64, device=student.model.device)

@@ -57,7 +57,7 @@ class _Reads:
 
 class Objective(torch.nn.Module):
     """The losses of a stage's plan. `features` (N, I, F) is what the projector reads of each image,
-    `words` what the frozen language model makes of each caption (for `align` alone)."""
+    `words` what the frozen language model makes of each caption (for `align` and hints)."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Objective(torch.nn.Module):
         self.examples = examples
         self.features = features
         self.recipe = recipe
-        self._encoder = captions.Encoder(student.processor)
+        self._encoder = captions.encoder(student.processor)
         self._tokens: dict[tuple[str, int], list[int]] = {}
         self.words = words
 
@@ -108,14 +108,22 @@ class Objective(torch.nn.Module):
         """The mean image token against the language model's own words for the same, where the
         frozen model has them halfway up: the residual stream carries directions upwards, so that
         what the projector writes is what upper layers already read."""
+        images = self.images([image for image, _ in pairs])
+        seen, told, _ = self._standardized(images, pairs)
+        a = torch.nn.functional.normalize(seen, dim=-1)
+        return losses.info_nce(a @ told.T / self.recipe.temperature, _same(pairs))
+
+    def _standardized(
+        self, images: Tensor, pairs: Sequence[tuple[int, str]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean image tokens (B, D) and, of unit length, the captions' words (B, D), both as
+        deviations from the mean of all words in units of their spread (D,), which is the third."""
         if self.words is None:
-            raise ValueError("a stage with `align` needs the captions' features")
-        images = self.images([image for image, _ in pairs]).float().mean(dim=1)
-        words = torch.from_numpy(np.stack([self.words[pair] for pair in pairs])).to(images.device)
+            raise ValueError("`align` and hints need the captions' features")
         mean, spread = (torch.from_numpy(x).to(images.device) for x in self.words.scale)
-        normalize = torch.nn.functional.normalize
-        a, b = (normalize((x - mean) / spread, dim=-1) for x in (images, words))
-        return losses.info_nce(a @ b.T / self.recipe.temperature, _same(pairs))
+        words = torch.from_numpy(np.stack([self.words[pair] for pair in pairs])).to(images.device)
+        seen = (images.float().mean(dim=1) - mean) / spread
+        return seen, torch.nn.functional.normalize((words - mean) / spread, dim=-1), spread
 
     def _contrast(self, pairs: Sequence[tuple[int, str]], stage: Stage) -> Tensor:
         student = self.student
@@ -127,7 +135,7 @@ class Objective(torch.nn.Module):
             tree.extend(last, after)
             seen.append(tree)
             tree, last = student.without_image()
-            tree.extend(tree.extend(last, self.encode(text, stage.caption_tokens)), after)
+            self._tell(tree, last, text, stage)
             told.append(tree)
         a = _ends(student.hidden(seen, images, stage.contrast_layers), seen)
         b = _ends(student.hidden(told, None, stage.contrast_layers), told)
@@ -147,8 +155,7 @@ class Objective(torch.nn.Module):
 
             def read(text: str, *metrics: int, row: int = row, last: int = last) -> list[int]:
                 tree = trees[row]
-                tip = tree.extend(last, self.encode(text, stage.caption_tokens))
-                tip = tree.extend(tip, student.template.after)
+                tip = self._tell(tree, last, text, stage)
                 questions, numbers = student.template.questions, student.template.tree
                 return [reads.number(row, tree.ask(tip, questions[m], numbers)) for m in metrics]
 
@@ -178,12 +185,7 @@ class Objective(torch.nn.Module):
         """Image tokens (B, I, D) whose mean is moved `hint` (0..1) of the way to the caption's
         words, at its own distance from the mean of all words: what a perfect projector would
         write. So the comparison is learned on easy cases, before hard ones."""
-        if self.words is None:
-            raise ValueError("hints need the captions' features")
-        mean, spread = (torch.from_numpy(x).to(images.device) for x in self.words.scale)
-        words = torch.from_numpy(np.stack([self.words[pair] for pair in pairs])).to(images.device)
-        seen = (images.float().mean(dim=1) - mean) / spread
-        told = torch.nn.functional.normalize((words - mean) / spread, dim=-1)
+        seen, told, spread = self._standardized(images, pairs)
         told = told * seen.norm(dim=-1, keepdim=True)
         hinted: Tensor = images + (hint * (told - seen) * spread)[:, None]
         return hinted
@@ -198,14 +200,10 @@ class Objective(torch.nn.Module):
             pair = self.examples.scored[index]
             if pair.image not in rows:
                 rows[pair.image] = len(trees)
-                trees.append(TokenTree())
-                trees[-1].extend(-1, student.head.tokens())
+                trees.append(student.with_image()[0])
             row = rows[pair.image]
             tree = trees[row]
-            tip = tree.extend(
-                len(student.head.tokens()) - 1, self.encode(pair.caption, stage.caption_tokens)
-            )
-            tip = tree.extend(tip, student.template.after)
+            tip = self._tell(tree, len(student.head.tokens()) - 1, pair.caption, stage)
             for m in metrics:
                 reason = self._reason(pair.reasons[m]) if thinks or stage.weights.reason else []
                 self._ask(tree, tip, row, m, round(pair.scores[m]), reason, reads)
@@ -226,6 +224,11 @@ class Objective(torch.nn.Module):
             logits = student.lm_head(at.to(student.lm_head.weight.dtype)).float()
             found["reason"] = torch.nn.functional.cross_entropy(logits, right)
         return found
+
+    def _tell(self, tree: TokenTree, last: int, text: str, stage: Stage) -> int:
+        """Hang a caption, and what follows every caption, below `last`; return the last index."""
+        tip = tree.extend(last, self.encode(text, stage.caption_tokens))
+        return tree.extend(tip, self.student.template.after)
 
     def _ask(
         self,
