@@ -69,7 +69,8 @@ def words(
                 tree, last = student.without_image()
                 tree.extend(last, captions[row])
                 trees.append(tree)
-            hidden = student.residual(trees, layers).float().cpu().numpy()
+            with student.frozen():
+                hidden = student.residuals(trees, None, [layers])[0].float().cpu().numpy()
             for i, row in enumerate(rows):
                 end = len(trees[i])
                 if not captions[row]:
@@ -147,7 +148,9 @@ def _features(student: Student, pictures: Sequence[bytes]) -> NDArray[np.float32
             " fine-tuning needs the same for all (image_fit: pad, or a processor of one tile)"
         )
     try:
-        with torch.inference_mode():
+        # The frozen tower is in the recipe's precision, the projector that learns in float32.
+        mixed = torch.autocast(device.type, torch.bfloat16, enabled=student.mixed)
+        with torch.inference_mode(), mixed:
             student.base.get_image_features(out["pixel_values"].to(device, student.base.dtype))
     finally:
         hook.remove()

@@ -35,11 +35,9 @@ def score_loss(log_p: Tensor, scores: Tensor, spread: float, distance: float) ->
     return loss
 
 
-def rank_loss(odds: Tensor, better: Tensor, worse: Tensor) -> Tensor:
-    """Softplus of how far log odds that should be lower lie above those that should be higher.
-
-    `odds` (R,) as of `numbers.log_odds`, `better` and `worse` (K,) indices into them.
-    """
+def rank_loss(better: Tensor, worse: Tensor) -> Tensor:
+    """Softplus of how far log odds that should be lower lie above those that should be higher
+    (RankNet, ICML 2005); shapes as they broadcast."""
     import torch
 
-    return torch.nn.functional.softplus(odds[worse] - odds[better]).mean()
+    return torch.nn.functional.softplus(worse - better).mean()

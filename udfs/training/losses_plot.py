@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-LOSSES = ("align", "contrast", "rank", "score", "reason")
+from udfs.training.recipe import Weights
+
+LOSSES = tuple(Weights.model_fields)
 
 
 def draw(history: list[dict[str, Any]], path: Path) -> None:

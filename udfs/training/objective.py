@@ -16,6 +16,7 @@ from udfs import captions
 from udfs.metrics import METRICS
 from udfs.prompts import CHAIN_OF_THOUGHT
 from udfs.training import losses
+from udfs.training.attention import looks
 from udfs.training.examples import Examples
 from udfs.training.features import Words
 from udfs.training.numbers import log_odds, log_probabilities
@@ -76,14 +77,19 @@ class Objective(torch.nn.Module):
         self._encoder = captions.encoder(student.processor)
         self._tokens: dict[tuple[str, int], list[int]] = {}
         self.words = words
+        count = len(student.core.language_model.layers)
+        if any(max(s.attend_depths) >= count for s in recipe.stages if s.weights.attend):
+            raise ValueError(f"attend_depths: the language model has {count} layers")
 
     def forward(self, plan: Plan, stage: Stage) -> dict[str, Tensor]:
         """Each loss of the stage that `plan` has rows for, unweighted."""
         found: dict[str, Tensor] = {}
         if stage.weights.align and plan.pairs:
-            found["align"] = self._align(plan.pairs)
+            found["align"] = self._align(plan.pairs, stage)
         if stage.weights.contrast and plan.pairs:
             found["contrast"] = self._contrast(plan.pairs, stage)
+        if stage.weights.attend and plan.pairs:
+            found["attend"] = self._attend(plan.pairs, stage)
         if plan.ranked and stage.weights.rank:
             found["rank"] = self._rank(plan.ranked, stage, plan.hint)
         if plan.scored and (stage.weights.score or stage.weights.reason):
@@ -104,14 +110,25 @@ class Objective(torch.nn.Module):
         read = torch.from_numpy(np.stack([self.features[row] for row in rows])).to(device)
         return self.student.image_tokens(read.float())
 
-    def _align(self, pairs: Sequence[tuple[int, str]]) -> Tensor:
+    def _align(self, pairs: Sequence[tuple[int, str]], stage: Stage) -> Tensor:
         """The mean image token against the language model's own words for the same, where the
         frozen model has them halfway up: the residual stream carries directions upwards, so that
         what the projector writes is what upper layers already read."""
         images = self.images([image for image, _ in pairs])
         seen, told, _ = self._standardized(images, pairs)
         a = torch.nn.functional.normalize(seen, dim=-1)
-        return losses.info_nce(a @ told.T / self.recipe.temperature, _same(pairs))
+        return losses.info_nce(a @ told.T / self._temperature(stage), _same(pairs))
+
+    def _attend(self, pairs: Sequence[tuple[int, str]], stage: Stage) -> Tensor:
+        images = self.images([image for image, _ in pairs])
+        captions = [self.encode(text, stage.caption_tokens) for _, text in pairs]
+        odds = looks(self.student, images, captions, stage.attend_depths)  # (captions, images)
+        same, temperature = _same(pairs), self._temperature(stage)
+        found = [losses.info_nce(each / temperature, same) for each in odds]
+        return torch.stack(found).mean()
+
+    def _temperature(self, stage: Stage) -> float:
+        return stage.temperature or self.recipe.temperature
 
     def _standardized(
         self, images: Tensor, pairs: Sequence[tuple[int, str]]
@@ -142,13 +159,15 @@ class Objective(torch.nn.Module):
         # Centred: what all images (all captions) share is most of a hidden state and says nothing.
         normalize = torch.nn.functional.normalize
         a, b = (normalize(x.float() - x.float().mean(dim=0), dim=-1) for x in (a, b))
-        return losses.info_nce(a @ b.T / self.recipe.temperature, _same(pairs))
+        return losses.info_nce(a @ b.T / self._temperature(stage), _same(pairs))
 
     def _rank(self, ranked: Sequence[Ranked], stage: Stage, hint: float) -> Tensor:
         student, reads = self.student, _Reads()
         trees: list[TokenTree] = []
-        better: list[int] = []
-        worse: list[int] = []
+        fitting: list[int] = []  # ITM of captions that match ...
+        strange: list[int] = []  # ... and of those that do not
+        better: list[int] = []  # ODF of such with an altered copy ...
+        worse: list[int] = []  # ... and of the copy
         for row, image in enumerate(ranked):
             tree, last = student.with_image()
             trees.append(tree)
@@ -159,7 +178,7 @@ class Objective(torch.nn.Module):
                 questions, numbers = student.template.questions, student.template.tree
                 return [reads.number(row, tree.ask(tip, questions[m], numbers)) for m in metrics]
 
-            others = [read(text, ITM)[0] for text in image.rivals]
+            strange.extend(read(text, ITM)[0] for text in image.rivals)
             for text, changed in zip(image.own, image.altered, strict=True):
                 # Cut first: a change beyond the cut would be none.
                 copy = changed and self.encode(changed, stage.caption_tokens)
@@ -169,17 +188,22 @@ class Objective(torch.nn.Module):
                     worse.append(read(changed or "", ODF)[0])
                 else:
                     (itm,) = read(text, ITM)
-                better.extend([itm] * len(others))
-                worse.extend(others)
+                fitting.append(itm)
         images = self.images([image.image for image in ranked])
-        if not better:  # nothing to rank, but processes that train together all need a gradient
+        if not (
+            better or strange
+        ):  # nothing to rank, but processes that train together all need a gradient
             return 0 * images.sum()
         if hint:
             images = self._hinted(images, [(image.image, image.own[0]) for image in ranked], hint)
         hidden = student.hidden(trees, images)
         odds = log_odds(self._read(hidden, reads))
-        index = [torch.tensor(side, device=odds.device) for side in (better, worse)]
-        return losses.rank_loss(odds, index[0], index[1])
+        # A caption that matches its image is better than one that does not match another: a score
+        # has to rank all pairs, not an image's captions alone.
+        found = [losses.rank_loss(odds[fitting][:, None], odds[strange])] if strange else []
+        if better:
+            found.append(losses.rank_loss(odds[better], odds[worse]))
+        return torch.stack(found).mean()
 
     def _hinted(self, images: Tensor, pairs: Sequence[tuple[int, str]], hint: float) -> Tensor:
         """Image tokens (B, I, D) whose mean is moved `hint` (0..1) of the way to the caption's

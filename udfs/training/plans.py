@@ -54,7 +54,7 @@ class Planner:
         """What micro-batch number `turn` of a stage holds."""
         key, weights = (self.recipe.seed, stage.name), stage.weights
         pairs: list[tuple[int, str]] = []
-        if weights.align or weights.contrast:
+        if weights.align or weights.attend or weights.contrast:
             rows = sampling.turn(len(self.pairs), stage.pairs, turn, *key, "pairs")
             pairs = [self.pairs[row] for row in rows]
         ranked: list[Ranked] = []
@@ -98,7 +98,12 @@ class Planner:
         weights = stage.weights
         reasons = any(any(pair.reasons) for pair in self.examples.scored)
         for names, size, rows, what in (
-            (("align", "contrast"), stage.pairs, len(self.pairs), "captions that match an image"),
+            (
+                ("align", "attend", "contrast"),
+                stage.pairs,
+                len(self.pairs),
+                "captions that match an image",
+            ),
             (("rank",), stage.ranked, len(self.captioned), "captions that match an image"),
             (("score",), stage.scored, len(self.examples.scored), "scored pairs"),
             (("reason",), stage.scored, int(reasons), "reasons"),

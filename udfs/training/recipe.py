@@ -1,9 +1,11 @@
 """What is trained, and how: a recipe of stages, read from YAML (conf/starter_recipe.yaml).
 
-A stage is a number of steps over a mix of up to five losses, each with a weight:
+A stage is a number of steps over a mix of losses, each with a weight:
 
 - `align`: the mean image token against the mean hidden state of the caption in the middle of the
   frozen language model (InfoNCE). The latter is computed once a caption, so this is cheap.
+- `attend`: where some language layers look, by InfoNCE: their heads' log odds of attention from a
+  caption's tokens to an image, for all captions and images of a batch (`attention.py`).
 - `contrast`: the last hidden state after an image against that after its caption (InfoNCE).
 - `rank`: captions of one image whose order is known without a teacher (its own, altered, of another
   image), ranked by the scores that the model reads out.
@@ -36,6 +38,7 @@ class Weights(_Frozen):
     """The weight of each loss in a stage; one of weight 0 is not computed."""
 
     align: float = Field(default=0.0, ge=0)
+    attend: float = Field(default=0.0, ge=0)
     contrast: float = Field(default=0.0, ge=0)
     rank: float = Field(default=0.0, ge=0)
     score: float = Field(default=0.0, ge=0)
@@ -53,7 +56,7 @@ class Stage(_Frozen):
         default=None, gt=0, description="learning rate of the projector; None: the stage's own"
     )
     warmup: float = Field(default=0.03, ge=0, le=1, description="share of steps (cosine after it)")
-    pairs: int = Field(default=32, ge=0, description="pairs a step, for align and contrast")
+    pairs: int = Field(default=32, ge=0, description="pairs a step, for align, attend, contrast")
     ranked: int = Field(default=8, ge=0, description="images a step, for rank")
     rivals: int = Field(default=4, ge=1, description="captions of other images beside an image's")
     scored: int = Field(default=8, ge=0, description="images with teacher's scores a step")
@@ -64,6 +67,14 @@ class Stage(_Frozen):
         le=1,
         description="share of the steps over which `rank` is helped: at first an image's tokens say"
         " what the language model makes of its caption, and ever less so",
+    )
+    temperature: float | None = Field(
+        default=None, gt=0, description="of align, attend and contrast; None: the recipe's"
+    )
+    attend_depths: tuple[int, ...] = Field(
+        default=(8,),
+        min_length=1,
+        description="the attention that `attend` trains: of the layers with so many below them",
     )
     contrast_layers: int | None = Field(
         default=None,
@@ -107,7 +118,7 @@ class Recipe(_Frozen):
         ge=0,
         description="weight of the mean's squared distance, in units of 25 points",
     )
-    temperature: float = Field(default=0.05, gt=0, description="of align and contrast")
+    temperature: float = Field(default=0.05, gt=0, description="of align, attend and contrast")
     align_layers: int = Field(
         default=8, ge=1, description="the language layer after which `align` takes captions' words"
     )

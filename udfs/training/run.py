@@ -139,12 +139,9 @@ def _prepare(
 
 
 def _compile(student: Student) -> None:
-    """Compile the language layers, each for every length that comes (lengths are few: PAD_TO)."""
-    import torch
-
-    torch._dynamo.config.recompile_limit = 64  # type: ignore[attr-defined, unused-ignore]
+    """Compile the language layers, once for all shapes: each fixed shape would take as long again."""
     for layer in student.core.language_model.layers:
-        layer.compile(dynamic=False)
+        layer.compile(dynamic=True)
 
 
 def _finish(

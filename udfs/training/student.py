@@ -22,8 +22,8 @@ from udfs.training.tree import ROOT, TokenTree
 if TYPE_CHECKING:
     from torch import Tensor
 
-PAD_TO = 32
-"""Sequences are padded to a multiple of this: few shapes, so that compiled layers are reused."""
+PAD_TO = 16
+"""Sequences are padded to a multiple of this: few shapes, which memory and kernels like."""
 PROJECTOR = "multi_modal_projector"
 LINEAR = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 
@@ -66,6 +66,11 @@ class Student:
     def core(self) -> Any:
         """Vision tower, projector and language model, without the head."""
         return self.base.model
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it learns in mixed precision: autocast to bfloat16."""
+        return self.recipe.dtype == "bfloat16"
 
     @property
     def lm_head(self) -> Any:
@@ -118,24 +123,35 @@ class Student:
         last: Tensor = out.last_hidden_state
         return last
 
-    def residual(self, trees: Sequence[TokenTree], layers: int) -> Tensor:
-        """What B trees without images have after so many layers, (B, L, D), before any norm and
-        with the adapter switched off."""
+    def residuals(
+        self, trees: Sequence[TokenTree], images: Tensor | None, depths: Sequence[int]
+    ) -> list[Tensor]:
+        """What B trees have after so many layers, each (B, L, D), before any norm."""
+        seen: dict[int, Any] = {}
+        layers = self.core.language_model.layers
+        hooks = [
+            layers[depth - 1].register_forward_hook(
+                lambda _, __, out, depth=depth: seen.__setitem__(depth, out)
+            )
+            for depth in depths
+        ]
+        try:
+            self.hidden(trees, images, max(depths))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [x[0] if isinstance(x, tuple) else x for x in (seen[depth] for depth in depths)]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The language model as it was: no gradient, the adapter switched off."""
         import contextlib
 
         import torch
 
-        seen: list[Any] = []
-        layer = self.core.language_model.layers[layers - 1]
-        hook = layer.register_forward_hook(lambda _, __, out: seen.append(out))
         off = getattr(self.model, "disable_adapter", contextlib.nullcontext)
-        try:
-            with torch.no_grad(), off():
-                self.hidden(trees, None, layers)
-        finally:
-            hook.remove()
-        states: Tensor = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
-        return states
+        with torch.no_grad(), off():
+            yield
 
     @property
     def image_token(self) -> int:
@@ -147,10 +163,11 @@ class Student:
         tree = TokenTree()
         return tree, tree.extend(ROOT, self.head.tokens())
 
-    def without_image(self) -> tuple[TokenTree, int]:
-        """The same without the image."""
+    def without_image(self, gap: bool = False) -> tuple[TokenTree, int]:
+        """The same without the image; with a `gap` what follows it stands where it always does."""
         tree = TokenTree()
-        return tree, tree.extend(ROOT, self.head.before + self.head.after)
+        last = tree.extend(ROOT, self.head.before)
+        return tree, tree.extend(last, self.head.after, len(self.head.image) if gap else 0)
 
 
 def _head(processor: Any, template: Template) -> Head:

@@ -23,7 +23,7 @@ from udfs.training import sampling
 from udfs.training.examples import Examples
 from udfs.training.objective import Objective
 from udfs.training.plans import Planner
-from udfs.training.recipe import Recipe, Stage
+from udfs.training.recipe import Recipe, Stage, Weights
 from udfs.training.student import PROJECTOR, Student
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def _nearest(features: Any, count: int = sampling.LOOKALIKES[1]) -> Any:
 
 def _line(history: History, stage: Stage, step: int, begin: int, started: float) -> str:
     last = history.steps[-10:]
-    names = [n for n in ("align", "contrast", "rank", "score", "reason") if n in last[-1]]
+    names = [n for n in Weights.model_fields if n in last[-1]]
     shown = " ".join(f"{n} {np.mean([e[n] for e in last if n in e]):.3f}" for n in names)
     rate = (time.monotonic() - started) / (step + 1 - begin)
     left = rate * (stage.steps - step - 1)
