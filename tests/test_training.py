@@ -26,8 +26,9 @@ from udfs.scorer import Scorer
 from udfs.training import adapter, examples, features
 from udfs.training.checkpoints import CheckpointError
 from udfs.training.examples import Examples
-from udfs.training.objective import Objective, _Reads
+from udfs.training.objective import Objective
 from udfs.training.plans import Plan
+from udfs.training.reads import Reads
 from udfs.training.recipe import Recipe
 from udfs.training.run import Settings, fit
 from udfs.training.student import Student
@@ -168,7 +169,7 @@ def test_a_packed_step_costs_what_separate_sequences_do(
 
 def read_out(trained: Objective, pairs: list[tuple[int, str]]) -> np.ndarray:
     """Distributions (P, 4, 101) as training reads them, all captions of an image in one tree."""
-    student, reads = trained.student, _Reads()
+    student, reads = trained.student, Reads()
     trees = {image: student.with_image() for image, _ in pairs}
     rows = list(trees)
     for image, caption in pairs:

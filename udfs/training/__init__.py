@@ -10,9 +10,11 @@ tree.py         one sequence for an image and many captions, as a tree of tokens
 numbers.py      the read-out of scores, differentiable
 losses.py       the losses
 features.py     what frozen parts say of images and captions, computed once
+attention.py    where language layers look, for a loss that teaches them to
 student.py      the model that learns: base, adapter, projector, forward pass
 adapter.py      base model in, student out; student in, adapter or model folder out
 objective.py    from a plan to its losses: trees, forward pass, read-out
+reads.py        where a forward pass is read
 checkpoints.py  saving and resuming
 train.py        the loop: stages, steps, progress
 run.py          what each process runs, from examples to a model folder

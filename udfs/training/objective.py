@@ -6,7 +6,6 @@ A module, so that data-parallel wrappers see one forward pass whatever a stage c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from udfs.training.examples import Examples
 from udfs.training.features import Words
 from udfs.training.numbers import log_odds, log_probabilities
 from udfs.training.plans import Asked, Plan
+from udfs.training.reads import Reads
 from udfs.training.recipe import Recipe, Stage
 from udfs.training.sampling import Ranked
 from udfs.training.student import Student
@@ -30,30 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ITM, ODF = METRICS.index("itm"), METRICS.index("odf")
-
-
-@dataclass
-class _Reads:
-    """Where in a batch of trees numbers are read and reasons learned, filled while trees grow."""
-
-    rows: list[int] = field(default_factory=list)
-    columns: list[list[int]] = field(default_factory=list)  # (R, N)
-    reason_rows: list[int] = field(default_factory=list)
-    reason_columns: list[int] = field(default_factory=list)
-    reason_targets: list[int] = field(default_factory=list)
-
-    def number(self, row: int, columns: list[int]) -> int:
-        """Note a number to be read; return its index."""
-        self.rows.append(row)
-        self.columns.append(columns)
-        return len(self.rows) - 1
-
-    def reason(self, row: int, last: int, tokens: Sequence[int], end: int) -> None:
-        """Note that `tokens`, the last of which stands at `end`, follow column `last`."""
-        first = end - len(tokens) + 1
-        self.reason_rows.extend([row] * len(tokens))
-        self.reason_columns.extend([last, *range(first, end)])
-        self.reason_targets.extend(tokens)
 
 
 class Objective(torch.nn.Module):
@@ -162,7 +138,7 @@ class Objective(torch.nn.Module):
         return losses.info_nce(a @ b.T / self._temperature(stage), _same(pairs))
 
     def _rank(self, ranked: Sequence[Ranked], stage: Stage, hint: float) -> Tensor:
-        student, reads = self.student, _Reads()
+        student, reads = self.student, Reads()
         trees: list[TokenTree] = []
         fitting: list[int] = []  # ITM of captions that match ...
         strange: list[int] = []  # ... and of those that do not
@@ -215,7 +191,7 @@ class Objective(torch.nn.Module):
         return hinted
 
     def _score(self, scored: Sequence[Asked], stage: Stage) -> dict[str, Tensor]:
-        student, reads = self.student, _Reads()
+        student, reads = self.student, Reads()
         trees: list[TokenTree] = []
         targets: list[float] = []
         thinks = self.recipe.style == CHAIN_OF_THOUGHT  # its numbers come after reasons, always
@@ -262,7 +238,7 @@ class Objective(torch.nn.Module):
         metric: int,
         score: int,
         reason: list[int],
-        reads: _Reads,
+        reads: Reads,
     ) -> None:
         """Hang one question with its number and reason below `tip`, in the recipe's style."""
         template = self.student.template
@@ -291,7 +267,7 @@ class Objective(torch.nn.Module):
         ids = tokenizer(f"\n{text}", add_special_tokens=False)["input_ids"]
         return [*ids, tokenizer.eos_token_id]
 
-    def _read(self, hidden: Tensor, reads: _Reads) -> Tensor:
+    def _read(self, hidden: Tensor, reads: Reads) -> Tensor:
         """Log probabilities (R, 101) of the numbers to be read."""
         rows = torch.tensor(reads.rows, device=hidden.device)
         columns = torch.tensor(reads.columns, device=hidden.device)

@@ -97,14 +97,10 @@ class Planner:
     def _check(self, stage: Stage) -> None:
         weights = stage.weights
         reasons = any(any(pair.reasons) for pair in self.examples.scored)
+        matching = "captions that match an image"
         for names, size, rows, what in (
-            (
-                ("align", "attend", "contrast"),
-                stage.pairs,
-                len(self.pairs),
-                "captions that match an image",
-            ),
-            (("rank",), stage.ranked, len(self.captioned), "captions that match an image"),
+            (("align", "attend", "contrast"), stage.pairs, len(self.pairs), matching),
+            (("rank",), stage.ranked, len(self.captioned), matching),
             (("score",), stage.scored, len(self.examples.scored), "scored pairs"),
             (("reason",), stage.scored, int(reasons), "reasons"),
         ):

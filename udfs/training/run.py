@@ -139,7 +139,7 @@ def _prepare(
 
 
 def _compile(student: Student) -> None:
-    """Compile the language layers, once for all shapes: each fixed shape would take as long again."""
+    """Compile the language layers, once for all shapes: each fixed one would take as long again."""
     for layer in student.core.language_model.layers:
         layer.compile(dynamic=True)
 
