@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +38,19 @@ def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> I
     grey scaled to 8 bits; CMYK and palettes converted. `fit="pad"` pads to a square.
     Raises ImageError for anything that is not a whole picture of a known format and sane size.
     """
+    from PIL import ImageOps
+
+    with opened(data) as image:
+        image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEG: decode large ones at 1/2, 1/4 ...
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return _pad(_shrink(_to_rgb(upright)), fit)
+
+
+@contextmanager
+def opened(data: bytes | bytearray | memoryview | None) -> Iterator[Image]:
+    """The image of these bytes with its header read, of a known format and sane size, no pixel
+    decoded. Whatever fails here or in the body of `with` is an ImageError."""
     if data is None:
         raise ImageError("no image (null)")
     if len(data) == 0:
@@ -43,7 +58,7 @@ def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> I
     if len(data) > MAX_BYTES:
         raise ImageError(f"image file of {len(data)} bytes is over the limit of {MAX_BYTES}")
     from PIL import Image as PilImage
-    from PIL import ImageOps, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
         # PIL warns of bombs on its own scale; the bound here is ours, checked before any pixel.
@@ -51,10 +66,7 @@ def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> I
             warnings.simplefilter("ignore")
             with PilImage.open(io.BytesIO(data), formats=_formats()) as image:
                 _check_size(image.size)
-                image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEG: decode large ones at 1/2, 1/4 ...
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                return _pad(_shrink(_to_rgb(upright)), fit)
+                yield image
     except ImageError:
         raise
     except PilImage.DecompressionBombError as error:  # so large that PIL stops before this does
