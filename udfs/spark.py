@@ -3,10 +3,11 @@
     from udfs.spark import mlm_scores
     pairs.select("uid", mlm_scores("image", "caption").alias("s")).select("uid", "s.*")
 
-    register(spark)
-    spark.sql("SELECT uid, mlm_scores(image, caption).itm FROM pairs")
+    register_functions(spark)
+    spark.sql("SELECT uid, mlm_score(image, caption) AS s, mlm_ctq(image, caption) FROM pairs")
 
-Write such scores to a table before filtering on them: Spark may otherwise run the model twice.
+Each call of a function runs the model once a row: take several scores from one `mlm_score`. Write
+such scores to a table before filtering on them: Spark may otherwise run the model twice.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas import functions
 
 from udfs import models
+from udfs.arrow_values import python_values
 from udfs.batching import PairScorer
 from udfs.metrics import METRIC_NAMES, METRICS
 from udfs.models import ModelConfig
@@ -89,26 +91,70 @@ def register(
     spark.udf.register(name, scores_udf(config or ModelConfig()))
 
 
-def scores_udf(config: ModelConfig) -> Any:
-    """The iterator-form pandas UDF behind `mlm_scores`."""
+def register_functions(spark: SparkSession, config: ModelConfig | None = None) -> list[str]:
+    """Make these known to SQL, each of (image, caption); returns their names.
+
+    `mlm_score`: a struct of the four scores, 0..100, null where the pair cannot be scored;
+    `mlm_itm`, `mlm_odf`, `mlm_ctq`, `mlm_su`: one of them;
+    `mlm_scores`: the whole of `SCORES`, with status and reason.
+    """
+    config = config or ModelConfig()
+    functions_of = {"mlm_scores": SCORES.fieldNames(), "mlm_score": list(METRICS)}
+    for name, columns in functions_of.items():
+        spark.udf.register(name, scores_udf(config, columns))
+    for metric in METRICS:
+        spark.udf.register(f"mlm_{metric}", score_udf(config, metric))
+    return [*functions_of, *(f"mlm_{metric}" for metric in METRICS)]
+
+
+def scores_udf(config: ModelConfig, columns: Sequence[str] = ()) -> Any:
+    """The iterator-form pandas UDF behind `mlm_scores`: a struct of these columns of `SCORES`."""
+    fields = [field for field in SCORES if field.name in (columns or SCORES.fieldNames())]
+    # Spark 4.2 takes a struct with comments for another type than the same one without.
+    plain = T.StructType([T.StructField(field.name, field.dataType) for field in fields])
+
+    def frame(answers: Sequence[Scored]) -> pd.DataFrame:
+        import pandas as pd
+
+        values = columns_of(answers)
+        return pd.DataFrame({name: values[name] for name in plain.names}, columns=plain.names)
+
     import pandas as pd
 
-    def score(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
+    return _udf(config, frame, plain, pd.DataFrame)
+
+
+def score_udf(config: ModelConfig, metric: str) -> Any:
+    """The pandas UDF behind `mlm_itm` and its like: one score, a number."""
+    import pandas as pd
+
+    def series(answers: Sequence[Scored]) -> pd.Series:
+        import pandas as pd
+
+        return pd.Series(columns_of(answers)[metric], dtype="float32")
+
+    return _udf(config, series, SCORES[metric].dataType, pd.Series)
+
+
+def _udf(
+    config: ModelConfig, shape: Callable[[Sequence[Scored]], Any], kind: T.DataType, made: type
+) -> Any:
+    import pandas as pd
+
+    def score(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[Any]:
         meter = Meter()
         pairs = ((images.array, captions.array) for images, captions in batches)
         for answers in score_stream(_scorer(config, meter), pairs, meter):
-            yield pd.DataFrame(columns_of(answers), columns=SCORES.fieldNames())
+            yield shape(answers)
 
-    # Spark 4.2 takes a struct with comments for another type than the same one without.
-    plain = T.StructType([T.StructField(field.name, field.dataType) for field in SCORES])
     # pandas_udf reads the annotations, which are text here (PEP 563) and name a local import.
     score.__annotations__ = {
         "batches": Iterator[tuple[pd.Series, pd.Series]],
-        "return": Iterator[pd.DataFrame],
+        "return": Iterator[made],  # type: ignore[valid-type]
     }
     # Not deterministic for the optimizer: it then does not evaluate the model twice.
     make: Any = functions.pandas_udf  # its overloads know no annotations that are set by hand
-    return make(score, plain).asNondeterministic()
+    return make(score, kind).asNondeterministic()
 
 
 def score_batches(
@@ -131,7 +177,7 @@ def score_batches(
         def pairs() -> Iterator[tuple[Any, Any]]:
             for batch in batches:
                 kept.append([batch.column(key) for key in keys])
-                yield _values(batch.column(image)), _values(batch.column("caption"))
+                yield python_values(batch.column(image)), python_values(batch.column("caption"))
 
         paths = image == "image_path"
         for answers in score_stream(scorer, pairs(), meter, read=read_path if paths else None):
@@ -192,17 +238,6 @@ def _scorer(config: ModelConfig, meter: Meter, device: str = "auto") -> PairScor
     scorer = models.scorer(config, device, threads)
     meter.load += time.perf_counter() - started
     return scorer
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """Python values of an Arrow column; text of doubtful encoding stays bytes."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        binary = pa.binary() if pa.types.is_string(column.type) else pa.large_binary()
-        return [
-            None if v is None else v.decode("utf-8", "replace")
-            for v in column.view(binary).to_pylist()
-        ]
-    return list(column.to_pylist())
 
 
 def _array(values: list[Any], kind: T.DataType) -> pa.Array:
