@@ -6,19 +6,19 @@ Either long, a row a rating (`metric`, `rating`), or wide, a column a metric (`i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from udfs.metrics import METRICS
 
 from . import tables
+from .any_table import find_column as find_column
+from .any_table import read_table as read_table
 from .config import nearest
-from .errors import UsageError, first_line
+from .errors import UsageError
 
 RATED = "rating_"
 """Before a metric's name: the column of its ratings in `Ratings.captions`."""
@@ -65,38 +65,6 @@ class Ratings:
         """At most so many captions, the same in every run: the first by a hash of the uid."""
         order = (F.xxhash64("uid"), "uid", "caption_sha", "kind", "image")
         return replace(self, captions=self.captions.orderBy(*order).limit(rows))
-
-
-def read_table(spark: SparkSession, ref: str, option: str) -> DataFrame:
-    """A table as it is now: catalog name, Delta or Parquet folder, .parquet, .jsonl, .csv, .tsv.
-
-    CSV columns are strings. Raises UsageError where there is no such table.
-    """
-    place, ending = tables.path_of(ref), os.path.splitext(ref.rstrip("/"))[1].lower()
-    if tables.is_name(ref) and not os.path.exists(place):
-        return tables.read(spark, ref)
-    try:
-        if ending in (".csv", ".tsv"):
-            separator = "\t" if ending == ".tsv" else ","
-            return spark.read.csv(place, sep=separator, header=True, multiLine=True, escape='"')
-        if ending in (".jsonl", ".ndjson", ".json"):
-            return spark.read.json(place, multiLine=ending == ".json")
-        if tables.exists(spark, ref):  # a version, so that all passes see the same rows
-            return tables.read(spark, ref, tables.version(spark, ref))
-        return spark.read.parquet(place)
-    except AnalysisException as error:
-        if (error.getCondition() or "").startswith("PATH_NOT_FOUND"):
-            raise UsageError(f"{option} {ref}: there is no such table or file") from None
-        raise UsageError(f"{option} {ref}: {first_line(error)}") from None
-
-
-def find_column(frame: DataFrame, name: str, option: str, place: str) -> str:
-    """`name`, if the table has it. Raises UsageError that names the nearest."""
-    if name in frame.columns:
-        return name
-    guess = nearest(name, frame.columns)
-    hint = f"did you mean {guess}?" if guess else f"it has {', '.join(frame.columns)}"
-    raise UsageError(f"{option}: {place} has no column {name}; {hint}")
 
 
 def caption_hash(caption: Column) -> Column:

@@ -1,173 +1,47 @@
 """The rule language: text -> frozen syntax tree, or a :class:`RuleError` with a caret.
 
-    itm >= 66                           a signal (a numeric column) against a number
+    itm >= 66                           a signal against a number
+    itm - su > 0.5 * odf                arithmetic: + - * / and brackets
     top 30% of odf                      the best fraction; also: bottom 5% of su
     top 2000000 of itm                  the best so many
+    top 30% of odf per source           the best of each group; nulls are a group too
+    top 30% of odf, at least 1000 per language
+                                        and the best of what is left of small groups
+    datacomp 30% of clip_score          DataComp's own threshold: ties are all kept
+    0.6*rank(itm) + 0.4*rank(clip_score) >= 0.7
+                                        ranks, from 0 (the worst row) to just under 1
+    itm > quantile(itm, 0.7)            above the value that 70% of rows do not exceed
+    language in ('en', 'de') AND caption like '%cat%' AND NOT duplicate AND source is not null
     match: itm >= 66 AND NOT (su < 20 OR bottom 5% of odf)
 
 Keywords in any case. NOT binds before AND, AND before OR. ``match:`` names the rule; without it its
-text is its name. A name that is no plain word stands in backquotes: `` `clip score` > 0.3 ``.
-Comparisons: >= > <= < = !=, with == and <> as other spellings of the last two. Percentages are
-exact decimals. What a rule means on a table, nulls included, is defined in ``rules_spark.py``.
+text is its name. A name that is no plain word stands in backquotes: `` `clip score` > 0.3 ``; a
+column of a joined table may have the table's name in front: ``clip.clip_score``. Comparisons:
+>= > <= < = !=, with == and <> as other spellings of the last two; ``between 20 and 80``, ``in``,
+``like``, ``is null``. Functions of a row: abs, log (natural), sqrt, least, greatest, coalesce.
+Percentages are exact decimals. What a rule means on a table, nulls included, is defined in
+``rules_spark.py``.
+
+How often a kept row is repeated is said in the same language:
+
+    3 where itm >= 90
+    1 + 2*rank(itm), at most 3
 """
 
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal, InvalidOperation
-from fractions import Fraction
-from typing import cast
 
-from lark import Lark, Token, Transformer, v_args
-from lark.exceptions import UnexpectedCharacters, UnexpectedToken
+from .rules_errors import RuleError as RuleError
+from .rules_grammar import parse
+from .rules_kinds import Filled, Place, bind, check
+from .rules_tree import Best, Datacomp, Node, Quantile, Rank, Signal
 
-from .config import nearest
-from .errors import UsageError
-
-GRAMMAR = r"""
-    start: [label] any_of
-    label: (NAME | QUOTED | TOP | BOTTOM) ":"
-
-    ?any_of: all_of (_OR all_of)*
-    ?all_of: _unary (_AND _unary)*
-    _unary: negation | comparison | best | "(" any_of ")"
-    negation: _NOT _unary
-    comparison: signal COMPARATOR NUMBER
-    best: (TOP | BOTTOM) NUMBER [PERCENT] _OF signal
-    signal: NAME | QUOTED
-
-    _AND.2: /and\b/i
-    _OR.2: /or\b/i
-    _NOT.2: /not\b/i
-    _OF.2: /of\b/i
-    TOP.2: /top\b/i
-    BOTTOM.2: /bottom\b/i
-    COMPARATOR: />=|<=|==|!=|<>|>|<|=/
-    NUMBER: /[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?/i
-    PERCENT: "%"
-    NAME: /[^\W\d]\w*/
-    QUOTED: /`[^`]+`/
-    %ignore /\s+/
-"""
-_BEFORE_AMOUNT = re.compile(r"\b(top|bottom)\s*$", re.IGNORECASE)
-LONGEST_RULE = 4_000  # characters
-DEEPEST_RULE = 50  # nested NOT, AND, OR: far below where Python or Spark run out of stack
-MOST_DECIMALS = 18
-
-_KEYWORDS = frozenset({"and", "or", "not", "top", "bottom", "of"})
-_SPELLINGS = {"==": "=", "<>": "!="}
-_EXPECTED = {  # in the order in which an error message names them
-    "NAME": "a column",
-    "TOP": "top",
-    "BOTTOM": "bottom",
-    "_NOT": "NOT",
-    "LPAR": "'('",
-    "COMPARATOR": "a comparison (>= > <= < = !=)",
-    "NUMBER": "a number",
-    "PERCENT": "%",
-    "_OF": "of",
-    "_AND": "AND",
-    "_OR": "OR",
-    "RPAR": "')'",
-    "$END": "the end",
-}
-_STRAY = {
-    "&": "write AND",
-    "|": "write OR",
-    "!": "write NOT",
-    ",": "numbers are written without separators",
-    "`": "a name in backquotes ends with another backquote",
-    "'": "signals are compared with numbers, not with text",
-    '"': "signals are compared with numbers, not with text",
-}
+Global = Best | Datacomp | Quantile | Rank
+"""What depends on other rows than the one that is judged."""
 
 
-class RuleError(UsageError):
-    """A rule that cannot be read; ``str()`` shows it with a caret under ``position``."""
-
-    def __init__(self, message: str, text: str, position: int) -> None:
-        self.message, self.text, self.position = message, text, position
-        start = text.rfind("\n", 0, position) + 1
-        line = text[start:].split("\n", 1)[0].expandtabs(1)
-        super().__init__(f"{message}\n  {line}\n  {' ' * (position - start)}^")
-
-
-@dataclass(frozen=True)
-class Signal:
-    """A numeric column; ``position`` is where the rule's text names it."""
-
-    name: str
-    position: int = field(default=0, compare=False)
-
-    def __str__(self) -> str:
-        plain = self.name.isidentifier() and self.name.lower() not in _KEYWORDS
-        return self.name if plain else f"`{self.name}`"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """``signal comparator number``, the comparator one of >= > <= < = !=."""
-
-    signal: Signal
-    comparator: str
-    number: float
-
-    def __str__(self) -> str:
-        return f"{self.signal} {self.comparator} {repr(self.number).removesuffix('.0')}"
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best rows by a signal: highest first for ``top``, lowest first for ``bottom``."""
-
-    direction: str  # "top" or "bottom"
-    amount: Decimal  # percent in 0..100, or a whole number of rows
-    percent: bool
-    signal: Signal
-
-    def rows_of(self, scored: int) -> int:
-        """How many of ``scored`` rows are taken: floor(scored * percent / 100), exactly."""
-        if self.percent:
-            return math.floor(scored * Fraction(self.amount) / 100)
-        return min(int(self.amount), scored)
-
-    def __str__(self) -> str:
-        unit = "%" if self.percent else ""
-        return f"{self.direction} {self.amount:f}{unit} of {self.signal}"
-
-
-@dataclass(frozen=True)
-class Not:
-    """True where ``part`` is false."""
-
-    part: "Condition"
-
-    def __str__(self) -> str:
-        return f"NOT {_bracketed(self.part)}"
-
-
-@dataclass(frozen=True)
-class AllOf:
-    """AND of two or more parts."""
-
-    parts: tuple["Condition", ...]
-
-    def __str__(self) -> str:
-        return " AND ".join(map(_bracketed, self.parts))
-
-
-@dataclass(frozen=True)
-class AnyOf:
-    """OR of two or more parts."""
-
-    parts: tuple["Condition", ...]
-
-    def __str__(self) -> str:
-        return " OR ".join(map(_bracketed, self.parts))
-
-
-Condition = Comparison | Best | Not | AllOf | AnyOf
+def _keep_all(places: Sequence[Place]) -> Sequence[Place]:
+    return places
 
 
 @dataclass(frozen=True)
@@ -175,210 +49,95 @@ class Rule:
     """One named condition, with the text that it was read from."""
 
     name: str
-    condition: Condition
+    condition: Node
     text: str = field(compare=False)
 
     def __str__(self) -> str:
         return str(self.condition)
 
+    def trees(self) -> list[Node]:
+        """The condition, as the one tree that the rule has."""
+        return [self.condition]
+
     def signals(self) -> list[Signal]:
         """The signals that the rule uses, each once, in the order of the text."""
-        found = {leaf.signal.name: leaf.signal for leaf in reversed(list(_leaves(self.condition)))}
-        return list(reversed(found.values()))
+        return signals(self.trees())
 
-    def bests(self) -> list[Best]:
-        """The ``top`` and ``bottom`` parts, each once, in the order of the text."""
-        return list(dict.fromkeys(x for x in _leaves(self.condition) if isinstance(x, Best)))
+    def bests(self) -> list[Best | Datacomp]:
+        """The ``top``, ``bottom`` and ``datacomp`` parts, each once, in the order of the text."""
+        return [part for part in global_parts(self.trees()) if isinstance(part, Best | Datacomp)]
 
-    def on_columns(self, numeric: Sequence[str], others: Mapping[str, str]) -> "Rule":
-        """The rule with its signals spelled as the table's columns are.
-
-        Args:
-            numeric: the columns that a rule can use.
-            others: the table's other columns, and what they hold ("string", ...), for the message.
+    def on_columns(self, places: Sequence[Place], filled: Filled = _keep_all) -> "Rule":
+        """The rule with its signals spelled as the tables' columns are.
 
         Raises:
-            RuleError: pointing at the first signal that is no numeric column.
+            RuleError: pointing at the first signal that is no column, or does not fit where it is.
         """
-        spelling = {name.lower(): name for name in numeric}
+        condition = bind(self.condition, places, self.text, filled)
+        check(condition, "truth", self.text)
+        return replace(self, condition=condition)
 
-        def resolved(signal: Signal) -> Signal:
-            if signal.name in spelling.values():
-                return signal
-            if signal.name.lower() in spelling:
-                return replace(signal, name=spelling[signal.name.lower()])
-            held = {name.lower(): kind for name, kind in others.items()}.get(signal.name.lower())
-            if held:
-                message = f"column {signal.name!r} holds {held}: a signal is a number"
-            else:
-                near = nearest(signal.name, list(spelling.values()))
-                hint = f"did you mean {near!r}?" if near else f"there are {', '.join(numeric)}"
-                message = f"no column {signal.name!r}; {hint}"
-            raise RuleError(message, self.text, signal.position)
 
-        return replace(self, condition=_map_signals(self.condition, resolved))
+@dataclass(frozen=True)
+class Repetition:
+    """How often kept rows are repeated: ``amount``, where ``where`` holds, ``at_most`` so often."""
+
+    amount: Node
+    where: Node | None
+    at_most: int | None
+    text: str = field(compare=False)
+
+    def __str__(self) -> str:
+        where = f" where {self.where}" if self.where else ""
+        return f"{self.amount}{where}" + (f", at most {self.at_most}" if self.at_most else "")
+
+    def trees(self) -> list[Node]:
+        """Amount and condition."""
+        return [self.amount, *([self.where] if self.where else [])]
+
+    def signals(self) -> list[Signal]:
+        """The signals that it uses, each once, in the order of the text."""
+        return signals(self.trees())
+
+    def on_columns(self, places: Sequence[Place], filled: Filled = _keep_all) -> "Repetition":
+        """As for rules."""
+        amount = bind(self.amount, places, self.text, filled)
+        where = self.where and bind(self.where, places, self.text, filled)
+        return replace(_checked(amount, where, self), amount=amount, where=where)
 
 
 def parse_rule(text: str) -> Rule:
     """Read one rule.
 
     Raises:
-        RuleError: empty, too long, not in the grammar, or with a number out of range.
+        RuleError: empty, too long, not in the grammar, with a number out of range, or with parts
+            that do not fit together.
     """
-    if not text.strip():
-        raise RuleError("the rule is empty", "", 0)
-    if len(text) > LONGEST_RULE:
-        raise RuleError(f"the rule is longer than {LONGEST_RULE} characters", text[:60], 0)
-    try:
-        parsed = _PARSER.parse(text)
-    except UnexpectedCharacters as error:
-        position = cast("int", error.pos_in_stream)
-        hint = _STRAY.get(text[position], "a name with such characters stands in backquotes")
-        raise RuleError(f"unexpected {text[position]!r}: {hint}", text, position) from None
-    except UnexpectedToken as error:
-        raise _unexpected_token(text, error) from None
-    except _MeaninglessError as error:
-        raise RuleError(error.message, text, error.position) from None
-    name, condition = cast("tuple[str | None, Condition]", parsed)  # what _Builder.start returns
+    name, condition = parse(text, "rule")
+    check(condition, "truth", text)
     return Rule(name or str(condition), condition, text)
 
 
-class _MeaninglessError(Exception):
-    """Grammatical, but with a value that means nothing."""
-
-    def __init__(self, message: str, token: Token | None = None) -> None:
-        self.message = message
-        self.position = token.start_pos or 0 if token else 0
-
-
-@v_args(inline=True)
-class _Builder(Transformer[Token, tuple[str | None, Condition]]):
-    """Lark's callbacks. They run while parsing, so that a deep rule recurses nowhere."""
-
-    def start(self, label: str | None, condition: Condition) -> tuple[str | None, Condition]:
-        return label, condition
-
-    def label(self, name: Token) -> str:
-        return name.strip("`")
-
-    def signal(self, name: Token) -> Signal:
-        return Signal(name.strip("`"), name.start_pos or 0)
-
-    def any_of(self, *parts: Condition) -> Condition:
-        return _not_too_deep(AnyOf(parts))
-
-    def all_of(self, *parts: Condition) -> Condition:
-        return _not_too_deep(AllOf(parts))
-
-    def negation(self, part: Condition) -> Condition:
-        return _not_too_deep(Not(part))
-
-    def comparison(self, signal: Signal, comparator: Token, number: Token) -> Condition:
-        value = float(number)
-        if math.isinf(value):
-            raise _MeaninglessError(f"{number} is too large for a number", number)
-        return Comparison(signal, _SPELLINGS.get(comparator, str(comparator)), value)
-
-    def best(
-        self, direction: Token, number: Token, percent: Token | None, signal: Signal
-    ) -> Condition:
-        amount = _amount(direction, number, percent is not None)
-        return Best(direction.lower(), amount, percent is not None, signal)
+def parse_repetition(text: str) -> Repetition:
+    """Read how often rows are repeated. Raises RuleError, as for rules."""
+    amount, where, at_most = parse(text, "repetition")
+    if at_most == 0:
+        raise RuleError("a kept row is there at least once", text, len(text.rstrip()) - 1)
+    return _checked(amount, where, Repetition(amount, where, at_most, text))
 
 
-def _amount(direction: Token, number: Token, percent: bool) -> Decimal:
-    try:
-        amount = Decimal(number)
-    except InvalidOperation:  # an exponent of 20 digits
-        raise _MeaninglessError(f"{number} is no usable amount", number) from None
-    if percent:
-        if not 0 <= amount <= 100:
-            raise _MeaninglessError(
-                f"{number}% is no share: a percentage lies between 0 and 100", number
-            )
-        if amount and int(amount.as_tuple().exponent) < -MOST_DECIMALS:
-            raise _MeaninglessError(f"a percentage has at most {MOST_DECIMALS} decimals", number)
-        return amount
-    if not 0 <= amount < 2**63:
-        raise _MeaninglessError(f"{number} is no number of rows", number)
-    if amount != amount.to_integral_value():
-        percentage = float(amount) * (100 if amount < 1 else 1)  # 0.3 is meant as 30%
-        hint = f"; for a share write {direction.lower()} {percentage:.9g}%"
-        raise _MeaninglessError(f"{number} is no whole number of rows{hint}", number)
-    return Decimal(int(amount))
+def _checked(amount: Node, where: Node | None, repetition: Repetition) -> Repetition:
+    check(amount, "number", repetition.text)
+    if where is not None:
+        check(where, "truth", repetition.text)
+    return repetition
 
 
-def _unexpected_token(text: str, error: UnexpectedToken) -> RuleError:
-    expected = error.accepts or error.expected
-    ended = error.token.type == "$END"
-    position = len(text.rstrip()) if ended else error.token.start_pos or 0
-    if error.token.type == "RPAR" and "RPAR" not in error.expected:
-        return RuleError("this ')' closes no '('", text, position)
-    if ended and "RPAR" in expected:
-        return RuleError("this '(' is never closed", text, _open_bracket(text))
-    if "COLON" in expected and "NUMBER" in expected:  # a rule may be called top
-        expected = expected - {"COLON"}
-    wanted = [name for terminal, name in _EXPECTED.items() if terminal in expected]
-    one_of = " or ".join(filter(None, [", ".join(wanted[:-1]), wanted[-1]]))
-    found = "but the rule ends" if ended else f"not {str(error.token)!r}"
-    hint = ""
-    if wanted == ["a number"] and _BEFORE_AMOUNT.search(text, 0, position):
-        one_of = "a percentage or a number of rows"
-    elif wanted == ["a number"] and error.token.type in ("NAME", "QUOTED"):
-        hint = ": signals are compared with numbers, not with text or columns"
-    return RuleError(f"expected {one_of}, {found}{hint}", text, position)
+def signals(trees: Sequence[Node]) -> list[Signal]:
+    """The signals of some trees, each once."""
+    return list(dict.fromkeys(p for tree in trees for p in tree.walk() if isinstance(p, Signal)))
 
 
-def _open_bracket(text: str) -> int:
-    """Where the innermost bracket stands that is still open at the end."""
-    opened: list[int] = []
-    for token in _PARSER.lex(text):
-        if token.type == "LPAR":
-            opened.append(token.start_pos or 0)
-        elif token.type == "RPAR":
-            opened.pop()
-    return opened[-1]
-
-
-def _leaves(condition: Condition) -> Iterator[Comparison | Best]:
-    match condition:
-        case Comparison() | Best():
-            yield condition
-        case Not(part):
-            yield from _leaves(part)
-        case AllOf(parts) | AnyOf(parts):
-            for part in parts:
-                yield from _leaves(part)
-
-
-def _map_signals(condition: Condition, change: Callable[[Signal], Signal]) -> Condition:
-    match condition:
-        case Comparison() | Best():
-            return replace(condition, signal=change(condition.signal))
-        case Not(part):
-            return Not(_map_signals(part, change))
-        case AllOf(parts) | AnyOf(parts):
-            return type(condition)(tuple(_map_signals(part, change) for part in parts))
-
-
-def _depth(condition: Condition) -> int:
-    match condition:
-        case Comparison() | Best():
-            return 0
-        case Not(part):
-            return 1 + _depth(part)
-        case AllOf(parts) | AnyOf(parts):
-            return 1 + max(map(_depth, parts))
-
-
-def _not_too_deep(condition: Condition) -> Condition:
-    if _depth(condition) > DEEPEST_RULE:
-        raise _MeaninglessError(f"more than {DEEPEST_RULE} levels of NOT and brackets")
-    return condition
-
-
-def _bracketed(condition: Condition) -> str:
-    return f"({condition})" if isinstance(condition, AnyOf | AllOf) else str(condition)
-
-
-_PARSER = Lark(GRAMMAR, parser="lalr", lexer="basic", transformer=_Builder())
+def global_parts(trees: Sequence[Node]) -> list[Global]:
+    """What depends on other rows, each once, inner parts before those that use them."""
+    return list(dict.fromkeys(p for tree in trees for p in tree.walk() if isinstance(p, Global)))

@@ -1,32 +1,27 @@
-"""The filter job on real tables: exact cuts, reasons, funnel, copies, exit codes."""
+"""The filter job on real tables: reasons, funnel, copies, joined signals, what-if, exit codes."""
 
 import hashlib
 import json
-import math
-import random
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable
-from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 
-from jobs import rules_spark, tables
+from jobs import tables
+from jobs.config import conf_file
 from jobs.filter import FilterConfig, main
-from jobs.rules import Best, Rule, parse_rule
-from jobs.rules_spark import find_cuts, judge
 
 pytestmark = pytest.mark.spark
 
 METRICS = ("itm", "odf", "ctq", "su")
 SCORES = (
     "uid string, scorer string, image_sha string, caption_sha string, copy int,"
-    " itm float, odf float, ctq float, su float, itm_mode int,"
+    " itm float, odf float, ctq float, su float, clip_score float, itm_mode int,"
     " status string, reason string, scored_at timestamp"
 )
 
@@ -41,6 +36,7 @@ def row(uid: str | None, *scores: float | None, status: str = "ok", **other: Any
         "caption_sha": sha(f"caption {uid}".encode()),
         "copy": 0,
         **values,
+        "clip_score": None,
         "itm_mode": None if values["itm"] is None else 50,
         "status": status,
         "reason": None if status == "ok" else f"why {status}",
@@ -66,144 +62,6 @@ def write(spark: SparkSession, tmp_path: Path) -> Write:
         return path
 
     return written
-
-
-# --- cuts -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Case:
-    rule: Rule
-    values: list[float | None]
-
-
-def adversarial(rng: random.Random, rows: int) -> list[float | None]:
-    """Scores with ties, nulls, NaN, both zeros, infinities, neighbours one bit apart."""
-    pools: list[list[float | None]] = [
-        [0.0, -0.0, 1.0],
-        [50.0],
-        [math.inf, -math.inf, 0.0, 5e-324, 1e308, -1e308],
-        [math.nextafter(66, 67), 66.0, math.nextafter(66, 65)],
-        [float(value) for value in range(101)],
-        [rng.uniform(0, 100) for _ in range(rows)],
-        [0.0, *(1e9 + rng.random() * 1e-6 for _ in range(5))],
-    ]
-    holes: list[list[float | None]] = [[], [None], [math.nan], [None, math.nan], [None] * 50]
-    pool = rng.choice(pools) + rng.choice(holes)
-    return [rng.choice(pool) for _ in range(rows)]
-
-
-def cases(rng: random.Random, tables_: int, rows: int) -> list[Case]:
-    made = []
-    for number in range(tables_):
-        amount = rng.choice(
-            [f"{rng.randint(0, 100)}%", f"{rng.uniform(0, 100):.3f}%", str(rng.randint(0, rows))]
-        )
-        text = f"{rng.choice(['top', 'bottom'])} {amount} of m{number}"
-        made.append(Case(parse_rule(text), adversarial(rng, rows)))
-    return made
-
-
-def brute_force(case: Case, keys: list[Row], takes_part: list[bool]) -> set[str]:
-    """What a best fraction keeps, by sorting everything."""
-    best = case.rule.condition
-    assert isinstance(best, Best)
-    sign = -1 if best.direction == "top" else 1
-    ranked = sorted(
-        (sign * value, *key[:2], key["uid"])
-        for key, value, included in zip(keys, case.values, takes_part, strict=True)
-        if included and value is not None and not math.isnan(value)
-    )
-    amount = Fraction(best.amount)
-    k = len(ranked) * amount // 100 if best.percent else amount
-    return {uid for *_, uid in ranked[: int(k)]}
-
-
-@pytest.mark.parametrize("collected_rows", [100_000, 5])
-def test_best_fraction_equals_brute_force(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, collected_rows: int
-) -> None:
-    """Many random tables side by side, as columns of one."""
-    monkeypatch.setattr(rules_spark, "COLLECTED_ROWS", collected_rows)  # 5: bracket by quantiles
-    rng = random.Random(collected_rows)
-    rows = 120
-    many = cases(rng, 16, rows)
-    takes_part = [rng.random() < 0.9 for _ in range(rows)]
-    uids = [f"uid-{number}" for number in range(rows)]
-    fields = {f"m{number}": case.values for number, case in enumerate(many)}
-    data = [
-        (uid, "i", "c", 0, "ok" if included else "bad_image", None, *values)
-        for uid, included, *values in zip(uids, takes_part, *fields.values(), strict=True)
-    ]
-    schema = (
-        "uid string, image_sha string, caption_sha string, copy int, status string, reason string"
-    )
-    schema += "".join(f", {name} double" for name in fields)
-    scores = spark.createDataFrame(data, schema).coalesce(2)
-    rules = [case.rule for case in many]
-    cuts = find_cuts(scores, rules)
-    judged = judge(scores, rules, cuts, "and").select("uid", "rules").collect()
-    keys = spark.createDataFrame([(u,) for u in uids], "uid string")
-    hashed = keys.select(F.xxhash64("uid"), "uid").collect()
-    for case in many:
-        kept = {row["uid"] for row in judged if row["rules"][case.rule.name]}
-        assert kept == brute_force(case, hashed, takes_part), case.rule.text
-        (best,) = case.rule.bests()
-        assert cuts[best].taken == len(kept)
-
-
-def test_cut_is_independent_of_partitioning(spark: SparkSession) -> None:
-    scores = spark.range(5000).selectExpr(
-        "cast(id as string) as uid",
-        "'i' as image_sha",
-        "'c' as caption_sha",
-        "0 as copy",
-        "'ok' as status",
-        "string(null) as reason",
-        "cast(id % 7 as float) as m",
-    )
-    rules = [parse_rule("top 33.3% of m and not bottom 11 of m")]
-
-    def kept(frame: DataFrame) -> set[str]:
-        cuts = find_cuts(frame, rules)
-        judged = judge(frame, rules, cuts, "and")
-        return {row["uid"] for row in judged.where("keep").select("uid").collect()}
-
-    one = kept(scores.coalesce(1))
-    assert len(one) == 5000 * 333 // 1000
-    assert kept(scores.repartition(7, F.rand(1)).sortWithinPartitions(F.rand(2))) == one
-
-
-def test_rows_that_cannot_be_told_apart_are_refused(write: Write) -> None:
-    scores = write("S", [row("a", 1.0), row("a", 1.0), row("b", 2.0)])
-    config = ["--scores", scores, "--selection", scores + "-SEL", "--rule"]
-    assert main([*config, "itm > 0"]) == 0  # no order needed
-    assert main([*config, "top 2 of itm"]) == 2
-
-
-def test_unknown_is_never_kept(spark: SparkSession) -> None:
-    data = [row("null", None, 9.0), row("nan", math.nan, 9.0), row("low", 1.0), row("high", 3.0)]
-    scores = spark.createDataFrame(data, SCORES)
-    texts = {
-        "itm >= 2": {"high"},
-        "not itm >= 2": {"low"},
-        "itm != 1": {"high"},
-        "not top 50% of itm": {"low"},
-        "itm >= 2 or odf > 0": set(),
-        "itm >= 0": {"low", "high"},
-    }
-    for text, expected in texts.items():
-        rules = [parse_rule(text)]
-        judged = judge(scores, rules, find_cuts(scores, rules), "and").collect()
-        assert {row["uid"] for row in judged if row["keep"]} == expected, text
-        assert {row["uid"]: row["reason"] for row in judged}["nan"].startswith("no value of itm")
-
-
-def test_stored_float_is_compared_as_a_double(spark: SparkSession) -> None:
-    scores = spark.createDataFrame([row("a", 66.0, 66.1)], SCORES)
-    rules = [parse_rule(text) for text in ("itm >= 66", "itm = 66", "odf < 66.1", "odf > 66.09")]
-    (judged,) = judge(scores, rules, {}, "and").collect()
-    assert set(judged["rules"].values()) == {True}
 
 
 # --- the job --------------------------------------------------------------------------------------
@@ -258,7 +116,7 @@ def test_selection_has_each_row_once_with_its_reason(
     assert rules["wrong"] == {"match": False, "top 75% of odf": True, "itm_mode < 99": True}
     assert set(rules["bad"].values()) == {False}
 
-    assert (done["kept"], done["kept_fraction"]) == (2, 2 / 7)
+    assert (done["kept"], done["kept_fraction"], done["repetitions"]) == (2, 2 / 7, 2)
     assert done["without_scores"] == {"bad_image": 1, "null_uid": 1}
     funnel = [(r["name"], r["passed"], r["failed_first"]) for r in done["rules"]]
     assert funnel == [("match", 4, 1), ("top 75% of odf", 3, 2), ("itm_mode < 99", 5, 0)]
@@ -344,7 +202,12 @@ def test_columns_of_other_names_and_image_paths(
     ("options", "message"),
     [
         (["--rule", "itmm >= 3"], "no column 'itmm'; did you mean 'itm'?\n  itmm >= 3\n  ^"),
-        (["--rule", "uid > 3"], "column 'uid' holds string: a signal is a number\n  uid > 3\n  ^"),
+        (
+            ["--rule", "uid > 3"],
+            "cannot compare column 'uid' (text) with 3 (a number)\n  uid > 3\n  ^",
+        ),
+        (["--what-if", "top 3 of uid"], "column 'uid' holds text, and a number is needed here\n"),
+        (["--rule", "itm > 3", "--repeat", "2 wher itm"], "not 'wher'\n  2 wher itm\n    ^"),
         (["--rule", "top 130% of itm"], "a percentage lies between 0 and 100"),
         (["--rule", "(itm > 3"], "this '(' is never closed\n  (itm > 3\n  ^"),
         (["--rule", ""], "the rule is empty"),
@@ -355,6 +218,19 @@ def test_columns_of_other_names_and_image_paths(
         (["--rule", "itm > 3", "--limit", "3"], "--limit"),
         (["--rule", "itm > 3", "--pairs", "P"], "--pairs and --output go together"),
         (["--rule", "itm > 3", "--selection", "S"], "S is named twice"),
+        (["--rule", "itm > 3", "--signals", "SEL"], "SEL is named twice"),
+        (
+            ["--rule", "itm > 3", "--signals", "nothing"],
+            "--signals nothing: there is no such table",
+        ),
+        (["--rule", "itm > 3", "--signals", "other on sha"], "the scores table has no column sha"),
+        (["--rule", "itm > 3", "--signals", "other on uid=key"], "the table has no column key"),
+        (["--rule", "itm > 3", "--signals", "a=S", "--signals", "A=S"], "are called a: name one"),
+        (
+            ["--rule", "itm > 3", "--signals", "S"],
+            'has several scorers; choose one: --signals "S=S',
+        ),
+        (["--rule", "o.itm > 3", "--signals", "o=other"], "no table 'o'"),
         (["--rule", "itm > 3", "--selection", "other"], "other is a table of another kind"),
         (
             ["--rule", "itm > 3", "--scores", "other"],
@@ -399,12 +275,147 @@ def test_dry_run_counts_and_writes_nothing(
     assert not (tmp_path / "SEL").exists()
 
 
-def test_shipped_configuration_is_valid() -> None:
-    from jobs.config import conf_file, parse
+def config_of(name: str, *options: str) -> FilterConfig:
+    from jobs.config import parse
 
-    options = ["--conf", str(conf_file("filter.yaml")), "--scores", "S", "--selection", "SEL"]
-    config = parse(FilterConfig, options, "filter")
-    assert [rule.name for rule in config.parsed_rules()] == ["match", "detail"]
+    given = ["--conf", str(conf_file(name)), "--scores", "S", "--selection", "SEL", *options]
+    return parse(FilterConfig, given, "filter")
+
+
+def test_shipped_configurations_are_valid() -> None:
+    assert [rule.name for rule in config_of("filter.yaml").parsed_rules()] == ["match", "detail"]
+    (rule,) = config_of("datacomp_clip_score.yaml").parsed_rules()
+    assert str(rule) == "datacomp 30% of clip_l14_similarity_score"
+
+
+# --- other tables ---------------------------------------------------------------------------------
+
+SIGNALS = (
+    "uid string, image_sha string, caption_sha string, language string, caption_words int,"
+    " caption_characters int, shorter_side int, aspect_ratio double, duplicate boolean"
+)
+
+
+def signal(uid: str, *values: Any) -> dict[str, Any]:
+    names = [field.split()[0] for field in SIGNALS.split(", ")[3:]]
+    given = [*values, *("en", 3, 6, 200, 3.0, False)[len(values) :]]
+    keys = {"uid": uid, "image_sha": sha(f"image {uid}".encode())}
+    keys["caption_sha"] = sha(f"caption {uid}".encode())
+    return keys | dict(zip(names, given, strict=True))
+
+
+def test_datacomps_basic_filter(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """English, more than 2 words and 5 characters, shorter side >= 200, aspect ratio <= 3."""
+    fails = {
+        "german": ("de",),
+        "unknown": (None,),
+        "two words": ("en", 2),
+        "five characters": ("en", 3, 5),
+        "small": ("en", 3, 6, 199),
+        "long": ("en", 3, 6, 200, 3.0000000000000004),
+        "no image": ("en", 3, 6, None, None),
+    }
+    rows = [signal("just so"), *(signal(uid, *values) for uid, values in fails.items())]
+    scores = write("S", [row(each["uid"], 1.0) for each in rows] + [row("nowhere", 1.0)])
+    argv = ["--conf", str(conf_file("datacomp_basic_filter.yaml")), "--scores", scores]
+    argv += ["--signals", write("signals", rows, SIGNALS), "--selection", str(tmp_path / "SEL")]
+    assert main(argv) == 0
+    done = summary(capsys)
+    assert done["kept"] == 1
+    passed = {each["name"]: each["passed"] for each in done["rules"]}
+    assert passed == {"english": 6, "words": 7, "characters": 7, "size": 6, "shape": 6}
+    (joined,) = done["signals"]
+    assert (joined["rows"], joined["missing"], joined["unused"]) == (8, 1, 0)
+
+
+def test_joined_signals(
+    spark: SparkSession, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A CSV by another key, Parquet, the scores of another scorer, the pairs; and what is lost."""
+    clip = {"best": 0.3, "cut": 0.1, "dull": 0.2, "wrong": 0.4, "elsewhere": 0.9}
+    both = [row(uid, scorer="s2", clip_score=cosine) for uid, cosine in clip.items()]
+    scores = write("S", [*FUNNEL, *both])
+    lines = ["sha,size,origin,safe", f"{sha(b'image best')},007,web,TRUE"]
+    lines += [f"{sha(b'image cut')},12.5,,false"] * 2 + ["cafe,1,book,true", ",2,book,true"]
+    (tmp_path / "sizes.csv").write_text("\n".join(lines))
+    odd = spark.createDataFrame([("best", 1, 7), ("best", 1, 8)], "uid string, n int, m int")
+    odd.write.parquet(str(tmp_path / "odd.parquet"))
+    pairs = [pair(r["uid"]) for r in FUNNEL if r["uid"]] + [pair("best", source_path="a")]
+    target, output = str(tmp_path / "SEL"), str(tmp_path / "F")
+    argv = ["--scores", scores, "--scorer", "s1", "--selection", target, "--combine", "or"]
+    argv += ["--signals", f"clip={scores} scorer s2", "--signals", str(tmp_path / "odd.parquet")]
+    argv += ["--signals", f"{tmp_path}/sizes.csv on image_sha=sha"]
+    argv += ["--pairs", write("P", pairs, PAIRS), "--output", output]
+    fused = "top 2 of 0.6*rank(itm) + 0.4*rank(clip_score) per source_path"
+    rules = ["--rule", f"fused: {fused}", "--rule", "size <= 7 and sizes.SAFE and origin = 'web'"]
+    rules += ["--rule", "odd.n = 1", "--repeat", "3 where clip.clip_score >= 0.3"]
+    assert main([*argv, *rules]) == 0
+    done = summary(capsys)
+    joins = {each["name"]: each for each in done["signals"]}
+    counts = {n: (e["rows"], e["missing"], e["unused"]) for n, e in joins.items()}
+    assert counts == {
+        "clip": (5, 1, 1),
+        "odd": (2, 4, 0),
+        "sizes": (5, 3, 2),
+        "pairs": (7, 0, 0),
+    }
+    assert joins["pairs"]["disagreeing"] == 1
+    selection = tables.read(spark, target)
+    assert selection.columns[10:] == [
+        *("rules", *METRICS, "clip_score", "source_path", "size", "safe", "origin", "n")
+    ]
+    rows = {r["uid"]: r for r in selection.collect()}
+    assert {uid for uid, r in rows.items() if r["keep"]} == {"best", "cut", "wrong"}
+    assert rows["best"]["rules"] == {
+        "fused": True,
+        "size <= 7 AND sizes.SAFE AND origin = 'web'": True,
+        "odd.n = 1": True,
+    }
+    assert [rows[uid]["repetitions"] for uid in ("best", "cut", "dull")] == [3, 1, 0]
+    assert (done["repetitions"], rows["cut"]["size"], rows["best"]["safe"]) == (7, 12.5, True)
+    assert (rows["best"]["source_path"], rows["unsure"]["clip_score"]) == ("a", None)
+    assert rows["unsure"]["reason"] == "no value of clip_score"
+    assert all(field.metadata.get("comment") for field in selection.schema)
+    filtered = {r["uid"]: r["repetitions"] for r in tables.read(spark, output).collect()}
+    assert filtered == {"best": 3, "cut": 1, "wrong": 3}
+
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert main([*argv, "--rule", "odd.m > 1"]) == 2
+    assert "1 keys have several rows with different values (uid 'best')" in capsys.readouterr().err
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_what_if(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = write("S", FUNNEL)
+    conf = tmp_path / "conf.yaml"
+    conf.write_text("filter:\n  rule: [itm >= 66, odf >= 50]\n  what_if:\n  - a: itm >= 66\n")
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert main(["--conf", str(conf), "--scores", scores]) == 0
+    printed = capsys.readouterr()
+    regions = json.loads(printed.out)["what_if"]["regions"]
+    assert regions[1:] == [{"rules": ["a", "rules"], "rows": 2}, {"rules": [], "rows": 1}]
+    options = ["--what-if", "a: itm >= 66", "--what-if", "b: top 2 of odf", "--what-if", "su > 0"]
+    assert main(["--scores", scores, *options]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)["what_if"]
+    assert [(each["name"], each["passed"]) for each in found["rules"]] == [
+        *(("a", 4), ("b", 2), ("su > 0", 0))
+    ]
+    assert found["scored"] == 5
+    assert found["pairs"] == [
+        {"rules": ["a", "b"], "both": 1, "either": 5, "jaccard": 0.2},
+        {"rules": ["a", "su > 0"], "both": 0, "either": 4, "jaccard": 0.0},
+        {"rules": ["b", "su > 0"], "both": 0, "either": 2, "jaccard": 0.0},
+    ]
+    assert found["regions"] == [
+        {"rules": ["a"], "rows": 3},
+        {"rules": ["b"], "rows": 1},
+        {"rules": ["a", "b"], "rows": 1},
+    ]
+    assert re.search(r"\na and b +1 +5 +0\.200\n", printed.err)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
 
 
 def test_no_rows(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
