@@ -19,7 +19,8 @@ usage: ./build.sh VERB [ARGUMENTS]
   lint        check style, types, architecture and shell scripts
   format      rewrite the code as lint wants it
   package     build the wheel and the executors' zip into dist/
-  bench       measure Spark against a plain loop, and one pass against four
+  bench       measure Spark against a plain loop, and one pass against four; `bench filter` and
+              `bench export` measure those jobs on 10 million rows (--rows N)
   lock        renew conf/constraints.txt with today's newest versions
   clean       remove what was built; `clean all` removes .venv as well
 EOF
@@ -82,8 +83,8 @@ install() {
 
 # Brings .venv up to date; a no-op where it is. $1: run (what the jobs need) or dev (tests as well)
 setup() {
-  local extras=local,samples,starter wanted stamp=.venv/.ready-$1 started=$SECONDS python uv
-  [ "$1" = run ] || extras+=,dev
+  local extras=local,samples,starter,signals,report wanted stamp=.venv/.ready-$1 started=$SECONDS python uv
+  [ "$1" = run ] || extras+=,ocr,dev
   wanted=$(pwd; cat setup.cfg pyproject.toml "$constraints" conf/*_wheels.txt build.sh)
   wanted=$(cksum <<<"$wanted")
   [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
@@ -182,6 +183,14 @@ package() {
   ls -l dist/*.whl dist/*.zip
 }
 
+bench() {
+  local file=tests/bench.py
+  case ${1:-} in
+    filter | export) file=tests/bench_$1.py; shift ;;
+  esac
+  PYTHONPATH=$PWD .venv/bin/python "$file" "$@"
+}
+
 lock() {
   local python uv new
   python=$(find_python)
@@ -207,7 +216,7 @@ case $verb in
   # `;`, not `&&`: inside a condition bash would go on after a step of the set-up that failed
   setup) setup run; say "next: ./build.sh quickstart, or .venv/bin/mlm-filter --help" ;;
   quickstart) setup run; .venv/bin/mlm-filter quickstart "$@" ;;
-  bench) setup dev; PYTHONPATH=$PWD .venv/bin/python tests/bench.py "$@" ;;
+  bench) setup dev; bench "$@" ;;
   test) test_all "$@" ;;
   lint | format | package | lock | clean) "$verb" "$@" ;;
   *) fail "no verb '$verb'; ./build.sh help lists them" ;;

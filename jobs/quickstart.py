@@ -1,8 +1,8 @@
-"""Sample pairs -> scores -> filtered, in Delta tables under one folder, and a summary to read.
+"""Sample pairs -> scores -> filtered, in Delta tables under one folder, a summary and a report.
 
     mlm-filter quickstart [--output FOLDER]
 
-Runs the three jobs that one runs on data of one's own. A repeat scores nothing anew.
+Runs the jobs that one runs on data of one's own. A repeat scores nothing anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from udfs.metrics import METRIC_NAMES, METRICS
 from udfs.starter import STARTER, is_starter, is_trained
 
 from . import filter as filter_job
-from . import ingest, score, tables
+from . import ingest, report, score, tables
 from .config import JobConfig
 from .job import main as run_job
 from .job import say
@@ -44,18 +44,18 @@ def run(spark: SparkSession, config: QuickstartConfig) -> dict[str, Any]:
     if config.dry_run:
         say(f"would make the tables {', '.join(at)} under {folder}")
         return {"dry_run": True, "output": str(folder)}
-    say("[1/3] ingest: the sample pairs")
+    say("[1/4] ingest: the sample pairs")
     pairs = ingest.run(
         spark, ingest.IngestConfig(source="samples", output=at["pairs"], mode="append")
     )
-    say("[2/3] score: four metrics a pair, in one pass through the model")
+    say("[2/4] score: four metrics a pair, in one pass through the model")
     scores = score.run(
         spark,
         score.ScoreConfig(
             pairs=at["pairs"], scores=at["scores"], model=config.model, limit=config.limit
         ),
     )
-    say(f"[3/3] filter: {' AND '.join(RULES)}")
+    say(f"[3/4] filter: {' AND '.join(RULES)}")
     kept = filter_job.run(
         spark,
         filter_job.FilterConfig(
@@ -67,11 +67,20 @@ def run(spark: SparkSession, config: QuickstartConfig) -> dict[str, Any]:
             scorer=scores["scorer"],
         ),
     )
+    page = folder / "report.html"
+    say(f"[4/4] report: {page}")
+    report.run(
+        spark,
+        report.ReportConfig(
+            selection=at["selection"], scores=at["scores"], pairs=at["pairs"], output=str(page)
+        ),
+    )
     rows = summary_rows(spark, at["pairs"], at["selection"])
     _print_photos(rows)
     _print_next(folder, at, config.model)
     return {
         "output": str(folder),
+        "report": str(page),
         "pairs": pairs["rows"],
         "scored": sum(row["itm"] is not None for row in rows),
         "kept": kept["kept"],
@@ -109,12 +118,15 @@ def _print_next(folder: Path, at: dict[str, str], model: str) -> None:
     say(
         f"""
 Delta tables: {", ".join(at)} and scores_runs, under {folder}
+To look at, in a browser: {folder / "report.html"}
 
 Next, on data of your own (a folder of Parquet with image bytes and captions):
   mlm-filter ingest --source parquet --input DATA --caption-column caption --output my/pairs
   mlm-filter score  --pairs my/pairs --scores my/scores --limit 500
   mlm-filter filter --scores my/scores --selection my/selection --rule "top 30% of odf" \\
                     --pairs my/pairs --output my/filtered
+  mlm-filter report --selection my/selection --scores my/scores --pairs my/pairs \\
+                    --output my/report.html
 mlm-filter was installed into .venv/bin; `mlm-filter JOB --help` lists a job's options."""
     )
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from udfs.images import MAX_BYTES
 
-SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp", "avif")
+SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp", "avif", "jp2", "ppm", "ico")
 """Endings of image files, in lower case and without the dot."""
 
 BATCH_BYTES = 16 * 1024 * 1024
