@@ -6,8 +6,8 @@
                       --what-if "b: top 30% of 0.6*rank(itm) + 0.4*rank(clip_score)"
 
 The selection has one row for each row of the scores table, with what each rule said about it;
-``rules.py`` gives the language, ``rules_spark.py`` its exact meaning, ``signal_tables.py`` what can
-be joined. Filtered pairs are the rows of the pairs table that are kept, each once, with their
+``rules.py`` gives the language, ``rules_spark.py`` its exact meaning, ``joined_signals.py`` what
+can be joined. Filtered pairs are the rows of the pairs table that are kept, each once, with their
 scores. A rerun replaces both tables. With `--what-if` rules are compared, and nothing is written.
 """
 
@@ -22,10 +22,11 @@ from pyspark.sql import functions as F
 
 from udfs.metrics import METRICS
 
-from . import job, signal_tables, tables, what_if
+from . import job, joined_signals, tables, what_if
 from .errors import UsageError
 from .filter_config import FilterConfig as FilterConfig
 from .filtered_pairs import write_filtered
+from .joined_signals import SignalTable
 from .pairs import with_keys
 from .rules import Repetition, Rule, global_parts, signals
 from .rules_kinds import SCORES, Place
@@ -33,7 +34,6 @@ from .rules_spark import answer, judge
 from .rules_tree import AllOf, AnyOf
 from .scores_table import KEYS
 from .selection import count_fates, funnel, selection_of, thresholds
-from .signal_tables import SignalTable
 from .tables import PAIRS_KEYS, quoted
 
 _NEEDED = (*KEYS, "scorer", *METRICS, "status", "reason", "scored_at")
@@ -49,9 +49,9 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
     _require(config.scores, scores, _NEEDED, "a scores table")
     pairs = _latest(spark, config.pairs) if config.pairs else None
     keyed = None if pairs is None else _keyed(pairs, config)
-    joins = [signal_tables.load(spark, source, scores.columns) for source in config.sources()]
+    joins = [joined_signals.load(spark, source, scores.columns) for source in config.sources()]
     if keyed is not None and config.pairs:
-        joins.append(signal_tables.of_pairs(keyed, config.pairs))
+        joins.append(joined_signals.of_pairs(keyed, config.pairs))
     rules, repetitions = bind(config, scores, joins)
     for ref, columns in ((config.selection, _WRITTEN), (config.output, METRICS)):
         if ref and not config.what_if:
@@ -62,7 +62,7 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
     with ExitStack() as held:
         of_scorer = scores.where(F.col("scorer").eqNullSafe(F.lit(scorer)))
         frame, summary["signals"] = _with_signals(of_scorer, joins, [*rules, *repetitions], held)
-        for line in signal_tables.shown(summary["signals"]):
+        for line in joined_signals.shown(summary["signals"]):
             job.say(line)
         frame, answers = answer(frame, [*rules, *repetitions])
         held.callback(answers.release)
@@ -102,7 +102,7 @@ def bind(
     Raises:
         UsageError: a rule names a column that is not there, or does not fit where it stands.
     """
-    places = signal_tables.places_of(scores, SCORES)
+    places = joined_signals.places_of(scores, SCORES)
     places += [place for join in joins for place in join.places]
     if config.scorer is not None:
         scores = scores.where(F.col("scorer") == config.scorer)
@@ -140,7 +140,7 @@ def _with_signals(
     for join in joins:
         columns = [signal.name for signal in used if signal.table == join.source.name]
         if columns:
-            frame, told = signal_tables.joined(frame, join, columns)
+            frame, told = joined_signals.joined(frame, join, columns)
             lost.append(told)
         elif not join.is_pairs:
             job.say(f"{join.source.name}: no rule uses a column of it")

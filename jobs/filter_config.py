@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from . import tables
 from .config import JobConfig
 from .errors import UsageError
+from .joined_signals import Source, parse_source
 from .rules import Repetition, Rule, parse_repetition, parse_rule
-from .signal_tables import Source, parse_source
 
 MOST_WHAT_IFS = 12
 """Their combinations are 2 to this power at most."""

@@ -1,8 +1,7 @@
 """The syntax tree of the rule language: frozen nodes that print as the text that they came from.
 
-Values (numbers, text) and conditions (true, false, unknown) are nodes alike, as a column of true
-and false is both. What they mean on a table is defined in ``rules_spark.py``. ``str(node)`` is
-canonical: parsed again it gives the same tree.
+Values and conditions are nodes alike, as a column of true and false is both. ``rules_spark.py``
+defines what they mean on a table. ``str(node)`` is canonical: parsed again it gives the same tree.
 """
 
 from __future__ import annotations
@@ -65,8 +64,8 @@ class Signal(Node):
     plain: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
-        table = "" if self.plain or self.table is None else _name(self.table) + "."
-        return table + _name(self.name)
+        table = None if self.plain else self.table
+        return (f"{_name(table)}." if table else "") + _name(self.name)
 
 
 @dataclass(frozen=True)

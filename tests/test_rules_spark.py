@@ -13,7 +13,7 @@ import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import rules_cuts, signal_tables
+from jobs import joined_signals, rules_cuts
 from jobs.errors import UsageError
 from jobs.rules import Repetition, Rule, parse_repetition, parse_rule
 from jobs.rules_spark import answer, judge
@@ -34,7 +34,7 @@ def table(spark: SparkSession, columns: str, rows: Iterable[Sequence[Any]]) -> D
 
 
 def bound(frame: DataFrame, texts: Iterable[str]) -> list[Rule]:
-    places = signal_tables.places_of(frame, "scores")
+    places = joined_signals.places_of(frame, "scores")
     return [parse_rule(text).on_columns(places) for text in texts]
 
 
@@ -308,7 +308,7 @@ def test_repetitions_keep_their_mean_and_their_bounds(spark: SparkSession) -> No
     rows = 20_000
     scores = table(spark, "v double", [(f"u{n}", n / rows) for n in range(rows)])
     rules = bound(scores, ["v >= 0"])
-    places = signal_tables.places_of(scores, "scores")
+    places = joined_signals.places_of(scores, "scores")
 
     def times(*texts: str) -> list[Row]:
         repeats: list[Repetition] = [parse_repetition(t).on_columns(places) for t in texts]
