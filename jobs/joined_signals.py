@@ -229,24 +229,31 @@ def _as_text(columns: Mapping[str, str]) -> list[Column]:
 
 
 def _counted(scores: DataFrame, table: SignalTable, keys: Sequence[Column]) -> dict[str, int]:
-    """How the keys of both sides meet; `repeated`: keys that the table has more than once."""
-    side = {"in_scores": F.lit(1), "scored": F.col("scored").cast("int"), "in_table": F.lit(0)}
+    """How the keys of both sides meet; `repeated`: keys that the table has more than once.
+
+    Keys are told apart by 128 bits of hash: less to shuffle than long keys.
+    """
     names = [name for name in scores.columns if name != "scored"]
-    one = scores.select(*names, *(value.alias(name) for name, value in side.items()))
-    other = table.frame.select(
-        *keys, F.lit(0).alias("in_scores"), F.lit(0).alias("scored"), F.lit(1).alias("in_table")
+    sides = (
+        (scores, {"in_scores": F.lit(1), "scored": F.col("scored").cast("int")}),
+        (table.frame.select(*keys), {"in_table": F.lit(1)}),
     )
-    sums = [F.sum(name).alias(name) for name in side]
-    met = one.unionByName(other).groupBy(*names).agg(*sums)
-    whole = F.lit(True)
-    for name in names:
-        whole = whole & F.col(name).isNotNull()  # null meets nothing
-    meets = whole & (F.col("in_scores") > 0) & (F.col("in_table") > 0)
+    rows = []
+    for frame, counts in sides:
+        whole = F.lit(True)
+        for name in names:
+            whole = whole & F.col(name).isNotNull()  # null meets nothing
+        key = {"one": F.xxhash64(*names), "other": F.xxhash64(F.lit(1), *names), "whole": whole}
+        sums = {name: counts.get(name, F.lit(0)) for name in ("in_scores", "scored", "in_table")}
+        rows.append(frame.select(*(c.alias(name) for name, c in (key | sums).items())))
+    sums_of = [F.sum(name).alias(name) for name in ("in_scores", "scored", "in_table")]
+    met = rows[0].unionByName(rows[1]).groupBy("one", "other", "whole").agg(*sums_of)
+    meets = F.col("whole") & (F.col("in_scores") > 0) & (F.col("in_table") > 0)
     (row,) = met.agg(
         F.sum("in_table"),
         F.sum(F.when(~meets, F.col("in_table"))),
         F.sum(F.when(~meets, F.col("scored"))),
-        F.count_if(whole & (F.col("in_table") > 1)),
+        F.count_if(F.col("whole") & (F.col("in_table") > 1)),
     ).collect()
     told = ("rows", "unused", "missing", "repeated")
     return {name: int(value or 0) for name, value in zip(told, row, strict=True)}

@@ -39,6 +39,8 @@ _LOCAL = {
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.databricks.delta.snapshotPartitions": "2",  # else 50 tasks to read a tiny table
     "spark.sql.shuffle.partitions": "4",
+    # Adaptive execution begins with more and merges small ones: large shuffles stay in memory.
+    "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "32",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.catalogImplementation": "in-memory",  # no Derby files in the working directory
     # Rows carry images: a batch of Spark's usual size would be hundreds of MB in several buffers.
