@@ -61,10 +61,11 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
 
     with ExitStack() as held:
         of_scorer = scores.where(F.col("scorer").eqNullSafe(F.lit(scorer)))
-        frame, summary["signals"] = _with_signals(of_scorer, joins, [*rules, *repetitions], held)
+        own = _own(of_scorer, [*rules, *repetitions])
+        frame, summary["signals"] = _with_signals(own, joins, [*rules, *repetitions], held)
         for line in joined_signals.shown(summary["signals"]):
             job.say(line)
-        frame, answers = answer(frame, [*rules, *repetitions])
+        frame, answers = answer(frame, [*rules, *repetitions], own)
         held.callback(answers.release)
         summary["thresholds"] = thresholds(rules, answers)
         if config.what_if:
@@ -124,18 +125,23 @@ def bind(
     return rules, repetitions
 
 
+def _own(scores: DataFrame, rules: Sequence[Rule | Repetition]) -> DataFrame:
+    """The scores' own columns that are needed."""
+    used = signals([tree for rule in rules for tree in rule.trees()])
+    own = [signal.name for signal in used if signal.table is None]
+    names = [*KEYS, "scorer", "status", "reason", *METRICS]
+    return scores.select(*map(quoted, dict.fromkeys([*names, *own])))
+
+
 def _with_signals(
-    scores: DataFrame,
+    frame: DataFrame,
     joins: Sequence[SignalTable],
     rules: Sequence[Rule | Repetition],
     held: ExitStack,
 ) -> tuple[DataFrame, list[dict[str, Any]]]:
-    """The scores with the columns of other tables that rules use; what the joins lost."""
+    """Scores (``frame``) with the columns of other tables that rules use; what the joins lost."""
     trees = [tree for rule in rules for tree in rule.trees()]
     used = signals(trees)
-    own = [signal.name for signal in used if signal.table is None]
-    names = [*KEYS, "scorer", "status", "reason", *METRICS]
-    frame = scores.select(*map(quoted, dict.fromkeys([*names, *own])))
     lost = []
     for join in joins:
         columns = [signal.name for signal in used if signal.table == join.source.name]

@@ -39,8 +39,13 @@ from .rules_tree import Best, Datacomp, IsNull, Node, Quantile, Rank, Signal
 MOST_REPETITIONS = 10_000
 
 
-def answer(scores: DataFrame, rules: Sequence[Rule | Repetition]) -> tuple[DataFrame, Answers]:
+def answer(
+    scores: DataFrame, rules: Sequence[Rule | Repetition], unjoined: DataFrame | None = None
+) -> tuple[DataFrame, Answers]:
     """Answer each part that depends on other rows. Runs a few Spark jobs for each.
+
+    ``unjoined`` are the same rows before other tables were joined to them. What needs none of these
+    is answered there: each pass over ``scores`` would join anew.
 
     Returns:
         ``scores``, maybe with further columns whose names begin with `__`, and the answers. Call
@@ -49,23 +54,32 @@ def answer(scores: DataFrame, rules: Sequence[Rule | Repetition]) -> tuple[DataF
     answers, frame, ends = Answers(), scores, list[Ends]()
     try:
         for part in global_parts([tree for rule in rules for tree in rule.trees()]):
+            rows = frame if unjoined is None or _needs_more(part) else unjoined
             match part:
                 case Quantile():
-                    answers.quantiles[part] = find_quantile(frame, part, answers)
+                    answers.quantiles[part] = find_quantile(rows, part, answers)
                 case Datacomp():
-                    answers.cuts[part] = find_threshold(frame, part, answers)
+                    answers.cuts[part] = find_threshold(rows, part, answers)
                 case Rank():
                     name = f"__rank_{len(answers.ranks)}"
                     frame = with_rank(frame, part, answers, name)
                     answers.ranks[part] = name
                 case Best():
-                    ends += _find_best(frame, part, answers)
+                    ends += _find_best(rows, part, answers)
     except BaseException:
         answers.release()
         raise
     for end in ends:
         frame = end.join(frame)
     return frame, answers
+
+
+def _needs_more(part: Node) -> bool:
+    """Whether a part uses another table's column, or a rank, which is a column made on the way."""
+    return any(
+        isinstance(node, Rank) or (isinstance(node, Signal) and node.table is not None)
+        for node in part.walk()
+    )
 
 
 def _find_best(frame: DataFrame, best: Best, answers: Answers) -> list[Ends]:

@@ -153,11 +153,10 @@ def _perplexity(model: Any, tokenizer: Any, sentences: Any) -> float:
     return math.exp(loss / tokens)
 
 
-def test_answers_a_chat_with_an_image(whole: Any, model: Any, processor: Any) -> None:
+def test_a_prompt_is_its_words_and_an_image(model: Any, processor: Any) -> None:
     question = {"type": "text", "text": "What is the capital of France?"}
-    image = {"type": "image", "image": _photo()}
     inputs = processor.apply_chat_template(
-        [{"role": "user", "content": [image, question]}],
+        [{"role": "user", "content": [{"type": "image", "image": _photo()}, question]}],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
@@ -165,12 +164,18 @@ def test_answers_a_chat_with_an_image(whole: Any, model: Any, processor: Any) ->
     )
     prompt = processor.decode(inputs["input_ids"][0])
     assert prompt == (
-        "<|im_start|>user\n<img>" + "<IMG_CONTEXT>" * 64 + "</img>\n"
-        "What is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|><img>" + "<IMG_CONTEXT>" * 64 + "</img>\nWhat is the capital of France?"
     )
     assert int((inputs["input_ids"] == model.config.image_token_id).sum()) == 64
     assert inputs["pixel_values"].shape == (1, 3, 224, 224)
 
+
+def test_answers_a_chat_with_an_image(whole: Any, processor: Any) -> None:
+    chat = (
+        "<|im_start|>user\n<IMG_CONTEXT>\nWhat is the capital of France?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    inputs = processor(text=chat, images=_photo(), return_tensors="pt")
     answer = whole.generate(**inputs, max_new_tokens=20, do_sample=False)
     text = processor.decode(answer[0, inputs["input_ids"].shape[1] :])
     assert "Paris" in text

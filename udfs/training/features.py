@@ -1,7 +1,8 @@
 """What frozen parts of the model say of images and captions, computed once and kept on disk.
 
 Of each image what its projector reads: the vision tower takes most of a step where it runs anew. Of
-each caption what the language model makes of it, for the `align` loss and for hints.
+each caption its code, which is what the language model makes of it halfway up, for the `align` loss
+and for hints.
 
 Works for any model whose projector is a module of that name (LLaVA, InternVL and their like): a
 hook keeps what arrives at the projector. One array on disk, read by memory map.
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from udfs import captions as texts
 from udfs import images
 from udfs.training.student import PROJECTOR, Student
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 log = logging.getLogger(__name__)
 BATCH = 16
 CAPTIONS = 64  # a batch of captions
@@ -32,7 +36,7 @@ CAPTIONS = 64  # a batch of captions
 
 @dataclass(frozen=True)
 class Words:
-    """Mean hidden states (D,) of captions by (image, caption), and their mean and spread (D,)."""
+    """Codes (D,) of captions by (image, caption), and their mean and spread (D,)."""
 
     rows: dict[tuple[int, str], int]
     values: NDArray[np.float32]
@@ -43,19 +47,36 @@ class Words:
         return row
 
 
+def codes(student: Student, captions: Sequence[Sequence[int]], layers: int) -> Tensor:
+    """The codes (B, D) of captions: their mean states after `layers` layers, half of it over a
+    caption's own tokens, half over those that follow every caption and have seen it whole. No
+    image, but its place is kept."""
+    import torch
+
+    after = student.template.after
+    trees = []
+    for caption in captions:
+        tree, last = student.without_image(gap=True)
+        tree.extend(tree.extend(last, caption), after)
+        trees.append(tree)
+    hidden = student.residuals(trees, None, [layers])[0].float()
+    share = np.zeros(hidden.shape[:2], dtype=np.float32)
+    for row, (tree, caption) in enumerate(zip(trees, captions, strict=True)):
+        end = len(tree) - len(after)
+        for first, last in ((end - len(caption), end), (end, len(tree))):
+            share[row, first:last] = 0.5 / max(1, last - first)
+    return torch.einsum("bl,bld->bd", torch.from_numpy(share).to(hidden.device), hidden)
+
+
 def words(
-    folder: str | Path, student: Student, pairs: Sequence[tuple[int, str]], layers: int, limit: int
+    file: Path, student: Student, pairs: Sequence[tuple[int, str]], layers: int, limit: int
 ) -> Words:
-    """What the frozen language model makes of each caption after `layers` layers, from `folder` if
-    it is there already for these captions. Captions are cut at `limit` tokens."""
+    """The codes of captions, cut at `limit` tokens, as the language model makes them now; from
+    `file` if it is there already."""
     import torch
 
     encode = texts.encoder(student.processor)
     captions = [encode(texts.clean(text), limit)[0] for _, text in pairs]
-    digest = hashlib.sha256(repr((layers, captions)).encode())
-    some = torch.arange(64, device=student.model.device)
-    digest.update(student.embeddings(some).float().cpu().numpy().tobytes())
-    file = Path(folder) / f"words-{digest.hexdigest()[:16]}.npy"
     if file.is_file():
         values = np.load(file)
     else:
@@ -64,21 +85,12 @@ def words(
         order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
         for start in range(0, len(order), CAPTIONS):
             rows = order[start : start + CAPTIONS]
-            trees = []
-            for row in rows:
-                tree, last = student.without_image()
-                tree.extend(last, captions[row])
-                trees.append(tree)
-            with student.frozen():
-                hidden = student.residuals(trees, None, [layers])[0].float().cpu().numpy()
-            for i, row in enumerate(rows):
-                end = len(trees[i])
-                if not captions[row]:
-                    continue
-                values[row] = hidden[i, end - len(captions[row]) : end].mean(axis=0)
+            with torch.no_grad():
+                found = codes(student, [captions[row] for row in rows], layers)
+            values[rows] = found.cpu().numpy()
             if start // CAPTIONS % 20 == 0:
                 log.info("captions' features: %d of %d", start + len(rows), len(captions))
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         scratch = file.with_suffix(".tmp.npy")
         np.save(scratch, values)
         scratch.rename(file)

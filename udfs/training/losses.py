@@ -25,6 +25,18 @@ def info_nce(similarity: Tensor, same: Tensor | None = None) -> Tensor:
     return (cross_entropy(similarity, right) + cross_entropy(similarity.T, right)) / 2
 
 
+def likeness_loss(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """Divergence (Kullback-Leibler) of which of B vectors (B, D) are alike from which shall be, by
+    the cosines of other vectors (B, E): for each a softmax over all others (arXiv 2101.04731)."""
+    import torch
+
+    cosines = [torch.nn.functional.normalize(x, dim=-1) for x in (found, wanted)]
+    own = torch.eye(len(found), dtype=torch.bool, device=found.device)
+    logits = [((x @ x.T) / temperature).masked_fill(own, -1e4) for x in cosines]
+    log_p, log_q = (x.log_softmax(dim=-1) for x in logits)
+    return torch.nn.functional.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
+
+
 def score_loss(log_p: Tensor, scores: Tensor, spread: float, distance: float) -> Tensor:
     """Cross-entropy of read-outs (R, 101) against soft targets around the teacher's scores (R,),
     plus `distance` times the mean's squared distance in units of 25 points."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from udfs.number_tree import NUMBERS, NumberTree
@@ -53,6 +54,55 @@ def log_odds(log_p: Tensor, at: int = 50) -> Tensor:
     """Log odds of a number of at least `at` against a smaller one: (..., 101) -> (...). Unlike the
     mean it has a gradient even where the model is sure of the wrong number."""
     return log_p[..., at:].logsumexp(dim=-1) - log_p[..., :at].logsumexp(dim=-1)
+
+
+def begun_odds(hidden: Tensor, head: Tensor, tree: NumberTree, at: int = 50) -> Tensor:
+    """`log_odds` as far as a number's first token tells them, from hidden states (..., D) at the
+    root and the head's weights (V, D): tokens with which most numbers of at least `at` begin,
+    against the others. What the model gives to 100 and to 5..9 counts on the wrong side."""
+    begun: dict[int, list[int]] = {}
+    for number, steps in enumerate(tree.steps):
+        begun.setdefault(steps[0][1], []).append(number)
+    high = [t for t, numbers in begun.items() if 2 * sum(n >= at for n in numbers) > len(numbers)]
+    low = [t for t in begun if t not in high]
+    sides = [(hidden.to(head.dtype) @ head[side].T).float().logsumexp(dim=-1) for side in (high, low)]
+    return sides[0] - sides[1]
+
+
+def path_log_probabilities(
+    hidden: Tensor, nodes: Sequence[int], tokens: Sequence[int], head: Tensor, tree: NumberTree
+) -> Tensor:
+    """Log probability (T,) of each single step to a number, by the rules of `log_probabilities`:
+    from hidden states (T, D) at `nodes` to `tokens`, where -1 means that the number ends there.
+
+    Those of a number's steps add up to its own. At the root only numbers count, so that most of the
+    vocabulary is not looked at.
+    """
+    import torch
+
+    found: list[Tensor] = [hidden.new_zeros(())] * len(nodes)
+    at_root = [i for i, node in enumerate(nodes) if node == 0]
+    if at_root:
+        children = list(tree.nodes[0].children)
+        log_p = (hidden[at_root].to(head.dtype) @ head[children].T).float().log_softmax(dim=-1)
+        for row, i in enumerate(at_root):
+            found[i] = log_p[row, children.index(tokens[i])]
+    below = [i for i, node in enumerate(nodes) if node != 0]
+    if below:
+        log_p = (hidden[below].to(head.dtype) @ head.T).float().log_softmax(dim=-1)
+        for row, i in enumerate(below):
+            if tokens[i] >= 0:
+                found[i] = log_p[row, tokens[i]]
+            else:
+                going_on = log_p[row, list(tree.nodes[nodes[i]].children)].logsumexp(dim=-1)
+                found[i] = torch.log(-torch.expm1(going_on.clamp(max=-1e-6)))
+    return torch.stack(found)
+
+
+def path(number: int, tree: NumberTree) -> list[tuple[int, int]]:
+    """The (node, token) steps to a number, and (node, -1) where it must end."""
+    end = tree.ends[number]
+    return [*tree.steps[number], *([(end, -1)] if end >= 0 else [])]
 
 
 def soft_targets(scores: Tensor, spread: float) -> Tensor:

@@ -6,6 +6,7 @@ A module, so that data-parallel wrappers see one forward pass whatever a stage c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +15,18 @@ import torch  # noqa: TID253 - a torch module; only `train.py` imports it, where
 from udfs import captions
 from udfs.metrics import METRICS
 from udfs.prompts import CHAIN_OF_THOUGHT
-from udfs.training import losses
+from udfs.training import losses, sampling, sentences
 from udfs.training.attention import looks
 from udfs.training.examples import Examples
-from udfs.training.features import Words
-from udfs.training.numbers import log_odds, log_probabilities
+from udfs.training.features import Words, codes
+from udfs.training.numbers import (
+    begun_odds,
+    log_odds,
+    log_probabilities,
+    path,
+    path_log_probabilities,
+    soft_targets,
+)
 from udfs.training.plans import Asked, Plan
 from udfs.training.reads import Reads
 from udfs.training.recipe import Recipe, Stage
@@ -33,8 +41,8 @@ ITM, ODF = METRICS.index("itm"), METRICS.index("odf")
 
 
 class Objective(torch.nn.Module):
-    """The losses of a stage's plan. `features` (N, I, F) is what the projector reads of each image,
-    `words` what the frozen language model makes of each caption (for `align` and hints)."""
+    """The losses of a stage's plan. `features` (N, I, F) is what the projector reads of each image;
+    `words`, captions' codes, is set before a stage that needs them (`align`, hints)."""
 
     def __init__(
         self,
@@ -42,7 +50,6 @@ class Objective(torch.nn.Module):
         examples: Examples,
         features: Any,
         recipe: Recipe,
-        words: Words | None = None,
     ) -> None:
         super().__init__()
         self.model = student.model  # registered: its weights are this module's
@@ -52,7 +59,8 @@ class Objective(torch.nn.Module):
         self.recipe = recipe
         self._encoder = captions.encoder(student.processor)
         self._tokens: dict[tuple[str, int], list[int]] = {}
-        self.words = words
+        self.words: Words | None = None
+        self._sentences: Any = None
         count = len(student.core.language_model.layers)
         if any(max(s.attend_depths) >= count for s in recipe.stages if s.weights.attend):
             raise ValueError(f"attend_depths: the language model has {count} layers")
@@ -60,6 +68,8 @@ class Objective(torch.nn.Module):
     def forward(self, plan: Plan, stage: Stage) -> dict[str, Tensor]:
         """Each loss of the stage that `plan` has rows for, unweighted."""
         found: dict[str, Tensor] = {}
+        if stage.weights.distill and plan.texts:
+            found["distill"] = self._distill(plan.texts, stage)
         if stage.weights.align and plan.pairs:
             found["align"] = self._align(plan.pairs, stage)
         if stage.weights.contrast and plan.pairs:
@@ -69,7 +79,7 @@ class Objective(torch.nn.Module):
         if plan.ranked and stage.weights.rank:
             found["rank"] = self._rank(plan.ranked, stage, plan.hint)
         if plan.scored and (stage.weights.score or stage.weights.reason):
-            found |= self._score(plan.scored, stage)
+            found |= self._score(plan.scored, stage, plan.turn)
         return found
 
     def encode(self, text: str, limit: int) -> list[int]:
@@ -86,10 +96,26 @@ class Objective(torch.nn.Module):
         read = torch.from_numpy(np.stack([self.features[row] for row in rows])).to(device)
         return self.student.image_tokens(read.float())
 
+    def distill_from(self, folder: Path) -> None:
+        """Let the sentence encoder read all captions, as far as a stage reads them; what it says is
+        kept in `folder`."""
+        limit = max(s.caption_tokens for s in self.recipe.stages if s.weights.distill)
+        decode = self.student.processor.tokenizer.decode
+        texts = [decode(self.encode(text, limit)) for text in self.examples.texts()]
+        self._sentences = sentences.cached(folder, self.recipe.sentence_encoder, texts)
+        self._texts = self.examples.texts()
+
+    def _distill(self, rows: Sequence[int], stage: Stage) -> Tensor:
+        captions = [self.encode(self._texts[row], stage.caption_tokens) for row in rows]
+        found = codes(self.student, captions, self.recipe.align_layers)
+        found = (found - found.mean(dim=0)) / (found.std(dim=0) + 1e-6)
+        wanted = torch.from_numpy(self._sentences[list(rows)]).to(found.device)
+        return losses.likeness_loss(found, wanted, self._temperature(stage))
+
     def _align(self, pairs: Sequence[tuple[int, str]], stage: Stage) -> Tensor:
-        """The mean image token against the language model's own words for the same, where the
-        frozen model has them halfway up: the residual stream carries directions upwards, so that
-        what the projector writes is what upper layers already read."""
+        """The mean image token against the caption's code, which the language model has halfway up:
+        the residual stream carries directions upwards, so that what the projector writes is what
+        upper layers read."""
         images = self.images([image for image, _ in pairs])
         seen, told, _ = self._standardized(images, pairs)
         a = torch.nn.functional.normalize(seen, dim=-1)
@@ -152,6 +178,8 @@ class Objective(torch.nn.Module):
                 tree = trees[row]
                 tip = self._tell(tree, last, text, stage)
                 questions, numbers = student.template.questions, student.template.tree
+                if stage.sampled_numbers:
+                    return [reads.number(row, [tree.extend(tip, questions[m])]) for m in metrics]
                 return [reads.number(row, tree.ask(tip, questions[m], numbers)) for m in metrics]
 
             strange.extend(read(text, ITM)[0] for text in image.rivals)
@@ -173,7 +201,11 @@ class Objective(torch.nn.Module):
         if hint:
             images = self._hinted(images, [(image.image, image.own[0]) for image in ranked], hint)
         hidden = student.hidden(trees, images)
-        odds = log_odds(self._read(hidden, reads))
+        if stage.sampled_numbers:
+            roots = hidden[reads.rows, [column for column, in reads.columns]]
+            odds = begun_odds(roots, student.lm_head.weight, student.template.tree)
+        else:
+            odds = log_odds(self._read(hidden, reads))
         # A caption that matches its image is better than one that does not match another: a score
         # has to rank all pairs, not an image's captions alone.
         found = [losses.rank_loss(odds[fitting][:, None], odds[strange])] if strange else []
@@ -190,7 +222,7 @@ class Objective(torch.nn.Module):
         hinted: Tensor = images + (hint * (told - seen) * spread)[:, None]
         return hinted
 
-    def _score(self, scored: Sequence[Asked], stage: Stage) -> dict[str, Tensor]:
+    def _score(self, scored: Sequence[Asked], stage: Stage, turn: int) -> dict[str, Tensor]:
         student, reads = self.student, Reads()
         trees: list[TokenTree] = []
         targets: list[float] = []
@@ -206,11 +238,25 @@ class Objective(torch.nn.Module):
             tip = self._tell(tree, len(student.head.tokens()) - 1, pair.caption, stage)
             for m in metrics:
                 reason = self._reason(pair.reasons[m]) if thinks or stage.weights.reason else []
-                self._ask(tree, tip, row, m, round(pair.scores[m]), reason, reads)
+                if stage.sampled_numbers and not reason:
+                    drawn = self._drawn(pair.scores[m], (stage.name, turn, index, m))
+                    asked = tree.extend(tip, student.template.questions[m])
+                    reads.steps(row, asked, path(drawn, student.template.tree), tree)
+                else:
+                    self._ask(tree, tip, row, m, round(pair.scores[m]), reason, reads)
                 targets.append(pair.scores[m])
         hidden = student.hidden(trees, self.images(list(rows)))
         found: dict[str, Tensor] = {}
-        if stage.weights.score:
+        if stage.weights.score and reads.step_rows:
+            log_p = path_log_probabilities(
+                hidden[reads.step_rows, reads.step_columns],
+                reads.step_nodes,
+                reads.step_tokens,
+                student.lm_head.weight,
+                student.template.tree,
+            )
+            found["score"] = -log_p.sum() / len(targets)
+        elif stage.weights.score:
             log_p = self._read(hidden, reads)
             wanted = torch.tensor(targets, device=log_p.device)
             found["score"] = losses.score_loss(
@@ -224,6 +270,12 @@ class Objective(torch.nn.Module):
             logits = student.lm_head(at.to(student.lm_head.weight.dtype)).float()
             found["reason"] = torch.nn.functional.cross_entropy(logits, right)
         return found
+
+    def _drawn(self, score: float, key: tuple[object, ...]) -> int:
+        """A number drawn from the soft target around a score."""
+        p = soft_targets(torch.tensor(score), self.recipe.soft_target).double().numpy()
+        draw = sampling.rng(self.recipe.seed, *key, "number")
+        return int(draw.choice(len(p), p=p / p.sum()))
 
     def _tell(self, tree: TokenTree, last: int, text: str, stage: Stage) -> int:
         """Hang a caption, and what follows every caption, below `last`; return the last index."""

@@ -21,14 +21,16 @@ Asked = tuple[int, list[int]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What one micro-batch holds: matching (image, caption) `pairs`, `ranked` images, and `scored`
-    pairs with the metrics asked of each. `hint` (0..1) says how much of a caption's own words its
-    image's tokens show in `rank`."""
+    """What one micro-batch holds: `texts` to distill, by index, matching (image, caption) `pairs`,
+    `ranked` images, and `scored` pairs with the metrics asked of each. `hint` (0..1) says how much
+    of a caption's own words its image's tokens show in `rank`; `turn` is the plan's number."""
 
+    texts: Sequence[int] = ()
     pairs: Sequence[tuple[int, str]] = ()
     ranked: Sequence[Ranked] = ()
     scored: Sequence[Asked] = ()
     hint: float = 0.0
+    turn: int = 0
 
 
 class Planner:
@@ -45,6 +47,7 @@ class Planner:
         self.recipe = recipe
         self.near = near
         self.pairs = examples.pairs()
+        self.texts = len(examples.texts())
         self.captioned = [image for image, own in enumerate(examples.captions) if own]
         self._epochs: dict[str, list[list[Asked]]] = {}
         for stage in recipe.stages:
@@ -68,7 +71,10 @@ class Planner:
         scored: list[Asked] = []
         if weights.score or weights.reason:
             scored = self._scored(stage, turn)
-        return Plan(pairs, ranked, scored, self._hint(stage, turn))
+        texts: list[int] = []
+        if weights.distill:
+            texts = sampling.turn(self.texts, stage.pairs, turn, *key, "texts")
+        return Plan(texts, pairs, ranked, scored, self._hint(stage, turn), turn)
 
     def _hint(self, stage: Stage, turn: int) -> float:
         """1 over the first third of the time in which there are hints, then ever less."""
@@ -99,6 +105,7 @@ class Planner:
         reasons = any(any(pair.reasons) for pair in self.examples.scored)
         matching = "captions that match an image"
         for names, size, rows, what in (
+            (("distill",), stage.pairs, self.texts, "captions"),
             (("align", "attend", "contrast"), stage.pairs, len(self.pairs), matching),
             (("rank",), stage.ranked, len(self.captioned), matching),
             (("score",), stage.scored, len(self.examples.scored), "scored pairs"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from udfs.training.tree import TokenTree
+
 
 @dataclass
 class Reads:
@@ -12,6 +14,10 @@ class Reads:
 
     rows: list[int] = field(default_factory=list)
     columns: list[list[int]] = field(default_factory=list)  # (R, N)
+    step_rows: list[int] = field(default_factory=list)  # (T,)
+    step_columns: list[int] = field(default_factory=list)
+    step_nodes: list[int] = field(default_factory=list)
+    step_tokens: list[int] = field(default_factory=list)
     reason_rows: list[int] = field(default_factory=list)
     reason_columns: list[int] = field(default_factory=list)
     reason_targets: list[int] = field(default_factory=list)
@@ -21,6 +27,18 @@ class Reads:
         self.rows.append(row)
         self.columns.append(columns)
         return len(self.rows) - 1
+
+    def steps(self, row: int, column: int, path: Sequence[tuple[int, int]], tree: TokenTree) -> int:
+        """Note the steps to a number (`numbers.path`) that begin at `column`, and hang their tokens
+        below it; return the last one's column."""
+        for i, (node, token) in enumerate(path):
+            self.step_rows.append(row)
+            self.step_columns.append(column)
+            self.step_nodes.append(node)
+            self.step_tokens.append(token)
+            if i < len(path) - 1:
+                column = tree.extend(column, [token])
+        return column
 
     def reason(self, row: int, last: int, tokens: Sequence[int], end: int) -> None:
         """Note that `tokens`, the last of which stands at `end`, follow column `last`."""

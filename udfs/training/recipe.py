@@ -2,8 +2,10 @@
 
 A stage is a number of steps over a mix of losses, each with a weight:
 
-- `align`: the mean image token against the mean hidden state of the caption in the middle of the
-  frozen language model (InfoNCE). The latter is computed once a caption, so this is cheap.
+- `distill`: captions' codes (`features.codes`: their mean states halfway up) shall be as alike as a
+  sentence encoder finds them (relational distillation, arXiv 1904.05068).
+- `align`: the mean image token against the caption's code (InfoNCE). The latter is computed once a
+  caption, before the first step, so this is cheap.
 - `attend`: where some language layers look, by InfoNCE: their heads' log odds of attention from a
   caption's tokens to an image, for all captions and images of a batch (`attention.py`).
 - `contrast`: the last hidden state after an image against that after its caption (InfoNCE).
@@ -37,6 +39,7 @@ class _Frozen(BaseModel):
 class Weights(_Frozen):
     """The weight of each loss in a stage; one of weight 0 is not computed."""
 
+    distill: float = Field(default=0.0, ge=0)
     align: float = Field(default=0.0, ge=0)
     attend: float = Field(default=0.0, ge=0)
     contrast: float = Field(default=0.0, ge=0)
@@ -56,7 +59,9 @@ class Stage(_Frozen):
         default=None, gt=0, description="learning rate of the projector; None: the stage's own"
     )
     warmup: float = Field(default=0.03, ge=0, le=1, description="share of steps (cosine after it)")
-    pairs: int = Field(default=32, ge=0, description="pairs a step, for align, attend, contrast")
+    pairs: int = Field(
+        default=32, ge=0, description="pairs (or texts) a step, for distill, align, attend, contrast"
+    )
     ranked: int = Field(default=8, ge=0, description="images a step, for rank")
     rivals: int = Field(default=4, ge=1, description="captions of other images beside an image's")
     scored: int = Field(default=8, ge=0, description="images with teacher's scores a step")
@@ -68,8 +73,14 @@ class Stage(_Frozen):
         description="share of the steps over which `rank` is helped: at first an image's tokens say"
         " what the language model makes of its caption, and ever less so",
     )
+    sampled_numbers: bool = Field(
+        default=False,
+        description="learn each score from one number drawn around it, digit by digit, as a"
+        " language model learns words, and rank by the first digit: less than half of the tokens"
+        " of reading whole distributions, with the same mean gradient for soft targets",
+    )
     temperature: float | None = Field(
-        default=None, gt=0, description="of align, attend and contrast; None: the recipe's"
+        default=None, gt=0, description="of distill, align, attend and contrast; None: the recipe's"
     )
     attend_depths: tuple[int, ...] = Field(
         default=(8,),
@@ -120,7 +131,11 @@ class Recipe(_Frozen):
     )
     temperature: float = Field(default=0.05, gt=0, description="of align, attend and contrast")
     align_layers: int = Field(
-        default=8, ge=1, description="the language layer after which `align` takes captions' words"
+        default=8, ge=1, description="captions' codes are taken after so many language layers"
+    )
+    sentence_encoder: str = Field(
+        default="minilm",
+        description="for distill: folder or hub id of a Sentence-BERT model; minilm: a wheel's",
     )
     max_gradient: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
     weight_decay: float = Field(default=0.01, ge=0)

@@ -127,12 +127,9 @@ def _prepare(
 ) -> None:
     """Compute what is frozen once, in the first process; the others wait, without a process group
     whose patience would run out."""
-    from udfs.training.train import frozen_words
-
     ready = work / f"ready-{key[:16]}"
     if rank == 0:
         features.cached(work, student, data.images, say)
-        frozen_words(student, data, student.recipe, work / "checkpoints")
         ready.touch()
     while not ready.is_file():
         time.sleep(1)

@@ -142,17 +142,6 @@ class Student:
                 hook.remove()
         return [x[0] if isinstance(x, tuple) else x for x in (seen[depth] for depth in depths)]
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """The language model as it was: no gradient, the adapter switched off."""
-        import contextlib
-
-        import torch
-
-        off = getattr(self.model, "disable_adapter", contextlib.nullcontext)
-        with torch.no_grad(), off():
-            yield
-
     @property
     def image_token(self) -> int:
         """The placeholder's id."""

@@ -7,6 +7,7 @@ so a training that was killed at any step ends like one that was not.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
@@ -70,8 +71,10 @@ def train(
     )
     near = _nearest(features) if any(s.weights.rank for s in recipe.stages) else None
     planner = Planner(examples, recipe, near)
-    words = frozen_words(student, examples, recipe, checkpoints)
-    objective = Objective(student, examples, features, recipe, words)
+    objective = Objective(student, examples, features, recipe)
+    if any(stage.weights.distill for stage in recipe.stages):
+        with accelerator.main_process_first():
+            objective.distill_from(checkpoints)
     wrapped = accelerator.prepare_model(objective)
     history = History()
     state = saved_states.load(checkpoints, student, fingerprint)
@@ -85,6 +88,13 @@ def train(
         if number < first_stage:
             continue
         begin = first_step if number == first_stage else 0
+        if stage.weights.align or stage.hints:
+            # From before the stage's first step: a stage that is gone on with finds the file.
+            codes = checkpoints / f"codes-{number}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.npy"
+            with accelerator.main_process_first():
+                objective.words = frozen.words(
+                    codes, student, planner.pairs, recipe.align_layers, stage.caption_tokens
+                )
         optimizer = torch.optim.AdamW(
             _groups(student, stage), lr=stage.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -136,15 +146,6 @@ def _sync(accelerator: Any, wrapped: Any, last: bool) -> Any:
     import contextlib
 
     return contextlib.nullcontext() if last else accelerator.no_sync(wrapped)
-
-
-def frozen_words(student: Student, examples: Examples, recipe: Recipe, folder: Path) -> Any:
-    """Captions' features where a stage needs them, made before any weight has moved."""
-    stages = [stage for stage in recipe.stages if stage.weights.align or stage.hints]
-    if not stages:
-        return None
-    limit = max(stage.caption_tokens for stage in stages)
-    return frozen.words(folder, student, examples.pairs(), recipe.align_layers, limit)
 
 
 def _groups(student: Student, stage: Stage) -> list[dict[str, Any]]:

