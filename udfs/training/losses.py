@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from udfs.training.numbers import expectation, soft_targets
+from udfs.training.numbers import begun, expectation, soft_targets
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from udfs.number_tree import NumberTree
 
 
 def info_nce(similarity: Tensor, same: Tensor | None = None) -> Tensor:
@@ -44,6 +46,20 @@ def score_loss(log_p: Tensor, scores: Tensor, spread: float, distance: float) ->
     loss = -(target * log_p).sum(dim=-1).mean()
     if distance:
         loss = loss + distance * ((expectation(log_p) - scores) / 25).square().mean()
+    return loss
+
+
+def begun_loss(
+    hidden: Tensor, head: Tensor, tree: NumberTree, scores: Tensor, spread: float, distance: float
+) -> Tensor:
+    """`score_loss` as far as the first tokens of numbers go, from hidden states (R, D) at the root:
+    their exact share in the soft targets, and the mean's distance with each token's middle number.
+    """
+    log_p, begins, middles = begun(hidden, head, tree)
+    target = soft_targets(scores, spread) @ begins.T
+    loss = -(target * log_p).sum(dim=-1).mean()
+    if distance:
+        loss = loss + distance * ((log_p.exp() @ middles - scores) / 25).square().mean()
     return loss
 
 

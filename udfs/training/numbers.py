@@ -56,17 +56,27 @@ def log_odds(log_p: Tensor, at: int = 50) -> Tensor:
     return log_p[..., at:].logsumexp(dim=-1) - log_p[..., :at].logsumexp(dim=-1)
 
 
+def begun(hidden: Tensor, head: Tensor, tree: NumberTree) -> tuple[Tensor, Tensor, Tensor]:
+    """How numbers begin, from hidden states (R, D) at the root and the head's weights (V, D): log
+    probabilities (R, C) of the C first tokens, which numbers each begins (C, 101), as 0 or 1, and
+    their middle (C,), 0..100. Most of the vocabulary is not looked at."""
+    import torch
+
+    tokens = list(tree.nodes[0].children)
+    log_p = (hidden.to(head.dtype) @ head[tokens].T).float().log_softmax(dim=-1)
+    first = torch.tensor([steps[0][1] for steps in tree.steps], device=hidden.device)
+    begins = first[None] == torch.tensor(tokens, device=hidden.device)[:, None]  # (C, 101)
+    middles = [float(row.nonzero().float().quantile(0.5)) for row in begins]
+    return log_p, begins.float(), torch.tensor(middles, device=hidden.device)
+
+
 def begun_odds(hidden: Tensor, head: Tensor, tree: NumberTree, at: int = 50) -> Tensor:
-    """`log_odds` as far as a number's first token tells them, from hidden states (..., D) at the
-    root and the head's weights (V, D): tokens with which most numbers of at least `at` begin,
-    against the others. What the model gives to 100 and to 5..9 counts on the wrong side."""
-    begun: dict[int, list[int]] = {}
-    for number, steps in enumerate(tree.steps):
-        begun.setdefault(steps[0][1], []).append(number)
-    high = [t for t, numbers in begun.items() if 2 * sum(n >= at for n in numbers) > len(numbers)]
-    low = [t for t in begun if t not in high]
-    sides = [(hidden.to(head.dtype) @ head[side].T).float().logsumexp(dim=-1) for side in (high, low)]
-    return sides[0] - sides[1]
+    """`log_odds` as far as a number's first token tells them: those that begin numbers whose middle
+    is at least `at` against the others. What the model gives to 100 and to 5..9 counts on the wrong
+    side."""
+    log_p, _, middles = begun(hidden, head, tree)
+    high = middles >= at
+    return log_p[..., high].logsumexp(dim=-1) - log_p[..., ~high].logsumexp(dim=-1)
 
 
 def path_log_probabilities(
@@ -75,8 +85,7 @@ def path_log_probabilities(
     """Log probability (T,) of each single step to a number, by the rules of `log_probabilities`:
     from hidden states (T, D) at `nodes` to `tokens`, where -1 means that the number ends there.
 
-    Those of a number's steps add up to its own. At the root only numbers count, so that most of the
-    vocabulary is not looked at.
+    Those of a number's steps add up to its own.
     """
     import torch
 

@@ -247,15 +247,8 @@ class Objective(torch.nn.Module):
                 targets.append(pair.scores[m])
         hidden = student.hidden(trees, self.images(list(rows)))
         found: dict[str, Tensor] = {}
-        if stage.weights.score and reads.step_rows:
-            log_p = path_log_probabilities(
-                hidden[reads.step_rows, reads.step_columns],
-                reads.step_nodes,
-                reads.step_tokens,
-                student.lm_head.weight,
-                student.template.tree,
-            )
-            found["score"] = -log_p.sum() / len(targets)
+        if stage.weights.score and stage.sampled_numbers:
+            found["score"] = self._stepwise(hidden, reads, targets)
         elif stage.weights.score:
             log_p = self._read(hidden, reads)
             wanted = torch.tensor(targets, device=log_p.device)
@@ -270,6 +263,19 @@ class Objective(torch.nn.Module):
             logits = student.lm_head(at.to(student.lm_head.weight.dtype)).float()
             found["reason"] = torch.nn.functional.cross_entropy(logits, right)
         return found
+
+    def _stepwise(self, hidden: Tensor, reads: Reads, targets: Sequence[float]) -> Tensor:
+        """The score loss, exact for the first digit, and for the rest of one number drawn."""
+        head, tree = self.student.lm_head.weight, self.student.template.tree
+        roots = hidden[reads.rows, [columns[0] for columns in reads.columns]]
+        scores = torch.tensor(targets, device=hidden.device)
+        how = self.recipe
+        loss = losses.begun_loss(roots, head, tree, scores, how.soft_target, how.distance)
+        if reads.step_rows:
+            at = hidden[reads.step_rows, reads.step_columns]
+            log_p = path_log_probabilities(at, reads.step_nodes, reads.step_tokens, head, tree)
+            loss = loss - log_p.sum() / len(targets)
+        return loss
 
     def _drawn(self, score: float, key: tuple[object, ...]) -> int:
         """A number drawn from the soft target around a score."""

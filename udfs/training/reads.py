@@ -29,13 +29,15 @@ class Reads:
         return len(self.rows) - 1
 
     def steps(self, row: int, column: int, path: Sequence[tuple[int, int]], tree: TokenTree) -> int:
-        """Note the steps to a number (`numbers.path`) that begin at `column`, and hang their tokens
-        below it; return the last one's column."""
+        """Note `column`, the root, and the steps to a number (`numbers.path`) beyond the first one,
+        and hang their tokens below it; return the last one's column."""
+        self.number(row, [column])
         for i, (node, token) in enumerate(path):
-            self.step_rows.append(row)
-            self.step_columns.append(column)
-            self.step_nodes.append(node)
-            self.step_tokens.append(token)
+            if i:
+                self.step_rows.append(row)
+                self.step_columns.append(column)
+                self.step_nodes.append(node)
+                self.step_tokens.append(token)
             if i < len(path) - 1:
                 column = tree.extend(column, [token])
         return column

@@ -75,9 +75,9 @@ class Stage(_Frozen):
     )
     sampled_numbers: bool = Field(
         default=False,
-        description="learn each score from one number drawn around it, digit by digit, as a"
-        " language model learns words, and rank by the first digit: less than half of the tokens"
-        " of reading whole distributions, with the same mean gradient for soft targets",
+        description="learn the first digit of each score, and the rest of one number drawn around"
+        " it, and rank by the first digit: half of the tokens of reading whole distributions, with"
+        " the same mean gradient for soft targets",
     )
     temperature: float | None = Field(
         default=None, gt=0, description="of distill, align, attend and contrast; None: the recipe's"
