@@ -70,7 +70,7 @@ def whole(loaded: tuple[Any, Any]) -> Any:
     text = starter.locate(starter.TEXT)
     language_model = LlamaForCausalLM.from_pretrained(text.parent, gguf_file=text.name)
     upper = language_model.model.layers[starter_assembly.LANGUAGE_LAYERS :]
-    assert len(upper) == 10
+    assert len(upper) == 30 - starter_assembly.LANGUAGE_LAYERS
     model = copy.deepcopy(loaded[0])
     model.model.language_model.layers.extend(upper)
     model.config.text_config.num_hidden_layers = 30

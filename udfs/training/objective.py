@@ -202,7 +202,7 @@ class Objective(torch.nn.Module):
             images = self._hinted(images, [(image.image, image.own[0]) for image in ranked], hint)
         hidden = student.hidden(trees, images)
         if stage.sampled_numbers:
-            roots = hidden[reads.rows, [column for column, in reads.columns]]
+            roots = hidden[reads.rows, [column for (column,) in reads.columns]]
             odds = begun_odds(roots, student.lm_head.weight, student.template.tree)
         else:
             odds = log_odds(self._read(hidden, reads))

@@ -60,7 +60,9 @@ class Stage(_Frozen):
     )
     warmup: float = Field(default=0.03, ge=0, le=1, description="share of steps (cosine after it)")
     pairs: int = Field(
-        default=32, ge=0, description="pairs (or texts) a step, for distill, align, attend, contrast"
+        default=32,
+        ge=0,
+        description="pairs (or texts) a step, for distill, align, attend, contrast",
     )
     ranked: int = Field(default=8, ge=0, description="images a step, for rank")
     rivals: int = Field(default=4, ge=1, description="captions of other images beside an image's")
