@@ -308,7 +308,7 @@ def assert_same(one: Any, other: Any) -> None:
         assert torch.equal(weight, other[1][name]), name
 
 
-@pytest.mark.parametrize("steps", [1, 4, 7])
+@pytest.mark.parametrize("steps", [1, 4, 7, 9])
 def test_a_training_that_stops_goes_on_to_the_same_end(
     internvl: Path, data: Examples, tmp_path: Path, steps: int, unbroken: Any
 ) -> None:

@@ -10,6 +10,7 @@ tree.py         one sequence for an image and many captions, as a tree of tokens
 numbers.py      the read-out of scores, differentiable
 losses.py       the losses
 features.py     what frozen parts say of images and captions, computed once
+sentences.py    what a sentence encoder says of captions, for a language model to learn from
 attention.py    where language layers look, for a loss that teaches them to
 student.py      the model that learns: base, adapter, projector, forward pass
 adapter.py      base model in, student out; student in, adapter or model folder out

@@ -83,13 +83,16 @@ def words(
         size = student.core.language_model.embed_tokens.embedding_dim
         values = np.zeros((len(captions), size), dtype=np.float32)
         order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+        learning = student.model.training
+        student.model.eval()  # no dropout: a code is the caption's alone
         for start in range(0, len(order), CAPTIONS):
             rows = order[start : start + CAPTIONS]
             with torch.no_grad():
                 found = codes(student, [captions[row] for row in rows], layers)
             values[rows] = found.cpu().numpy()
             if start // CAPTIONS % 20 == 0:
-                log.info("captions' features: %d of %d", start + len(rows), len(captions))
+                log.info("captions' codes: %d of %d", start + len(rows), len(captions))
+        student.model.train(learning)
         file.parent.mkdir(parents=True, exist_ok=True)
         scratch = file.with_suffix(".tmp.npy")
         np.save(scratch, values)
