@@ -101,9 +101,9 @@ class Objective(torch.nn.Module):
         kept in `folder`."""
         limit = max(s.caption_tokens for s in self.recipe.stages if s.weights.distill)
         decode = self.student.processor.tokenizer.decode
-        texts = [decode(self.encode(text, limit)) for text in self.examples.texts()]
-        self._sentences = sentences.cached(folder, self.recipe.sentence_encoder, texts)
         self._texts = self.examples.texts()
+        texts = [decode(self.encode(text, limit)) for text in self._texts]
+        self._sentences = sentences.cached(folder, self.recipe.sentence_encoder, texts)
 
     def _distill(self, rows: Sequence[int], stage: Stage) -> Tensor:
         captions = [self.encode(self._texts[row], stage.caption_tokens) for row in rows]

@@ -7,7 +7,6 @@ so a training that was killed at any step ends like one that was not.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
@@ -90,10 +89,7 @@ def train(
         begin = first_step if number == first_stage else 0
         if stage.weights.align or stage.hints:
             # From before the stage's first step: a stage that is gone on with finds the file.
-            codes = (
-                checkpoints
-                / f"codes-{number}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}.npy"
-            )
+            codes = checkpoints / f"codes-{number}-{fingerprint[:8]}.npy"
             with accelerator.main_process_first():
                 objective.words = frozen.words(
                     codes, student, planner.pairs, recipe.align_layers, stage.caption_tokens
