@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import tiny_examples
 import tiny_models
@@ -9,7 +11,7 @@ import torch
 from tiny_examples import recipe
 
 from udfs.training import adapter, examples, features
-from udfs.training.attention import looks
+from udfs.training.attention import Kept, looks
 from udfs.training.objective import Objective
 
 HOW = recipe({"weights": {"attend": 1}, "attend_depths": [1]})
@@ -39,7 +41,7 @@ def test_looks_are_the_log_odds_of_real_attention(objective: Objective) -> None:
     head, after = student.head, student.template.after
     told = [objective.encode(text, 40) for text in CAPTIONS]
     images = objective.images([0, 1])
-    (found,) = looks(student, images, told, [1])
+    (found,) = looks(student, [0, 1], objective.images, told, [1])
     assert found.shape == (3, 2)
     student.base.set_attn_implementation("eager")
     begin = len(head.tokens())
@@ -57,6 +59,23 @@ def test_looks_are_the_log_odds_of_real_attention(objective: Objective) -> None:
             odds = (there.log() - torch.log1p(-there)).mean(0)  # (T,)
             expected = (odds[: len(tokens)].mean() + odds[len(tokens) :].mean()) / 2
             assert float(found[c, b]) == pytest.approx(float(expected), abs=2e-4)
+
+
+@torch.no_grad()
+def test_what_frozen_layers_say_is_computed_once(objective: Objective) -> None:
+    student, kept, asked = objective.student, Kept(), list[int]()
+
+    def project(rows: Sequence[int]) -> torch.Tensor:
+        asked.extend(rows)
+        return objective.images(rows)
+
+    told = [objective.encode(text, 40) for text in CAPTIONS]
+    looks(student, [1], project, told[:1], [1], kept)
+    for _ in range(2):
+        (found,) = looks(student, [0, 1], project, told, [1], kept)
+        (anew,) = looks(student, [0, 1], objective.images, told, [1])
+        assert torch.allclose(found, anew, atol=0.01)  # half precision
+    assert asked == [1, 0]
 
 
 def test_a_depth_that_the_model_does_not_have_is_refused(objective: Objective) -> None:

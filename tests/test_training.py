@@ -288,6 +288,7 @@ def test_the_losses_fall(internvl: Path, tmp_path: Path) -> None:
 RESUMED = recipe(
     {"weights": {"align": 1, "contrast": 1}, "steps": 4},
     {"weights": {"rank": 1, "score": 1, "reason": 0.3}, "steps": 5, "scored": 3},
+    {"weights": {"attend": 1}, "steps": 3, "attend_depths": [1], "frozen_layers": 1},
     {"weights": {"rank": 1, "score": 1, "align": 1}, "steps": 3, "sampled_numbers": True},
     lora={"rank": 4, "dropout": 0.2},
     accumulate=2,
@@ -308,7 +309,7 @@ def assert_same(one: Any, other: Any) -> None:
         assert torch.equal(weight, other[1][name]), name
 
 
-@pytest.mark.parametrize("steps", [1, 4, 7, 9])
+@pytest.mark.parametrize("steps", [1, 4, 7, 11])
 def test_a_training_that_stops_goes_on_to_the_same_end(
     internvl: Path, data: Examples, tmp_path: Path, steps: int, unbroken: Any
 ) -> None:

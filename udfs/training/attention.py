@@ -11,7 +11,7 @@ For language models with rotary positions and separate q, k projections (Llama, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +23,37 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class Kept:
+    """States of frozen layers, each computed once and kept in memory, in half precision."""
+
+    def __init__(self) -> None:
+        self._states: dict[object, list[Tensor]] = {}
+
+    def read(
+        self,
+        keys: Sequence[object],
+        lengths: Sequence[int],
+        make: Callable[[Sequence[int]], list[Tensor]],
+    ) -> list[Tensor]:
+        """For each depth states (B, L, D) of B keys; `make` is asked for rows that are new."""
+        import torch
+
+        new = [row for row, key in enumerate(keys) if key not in self._states]
+        if new:
+            made = make(new)
+            for at, row in enumerate(new):
+                self._states[keys[row]] = [x[at, : lengths[row]].half() for x in made]
+        rows = zip(*(self._states[key] for key in keys), strict=True)
+        return [torch.nn.utils.rnn.pad_sequence(list(x), batch_first=True).float() for x in rows]
+
+
 def looks(
-    student: Student, images: Tensor, captions: Sequence[Sequence[int]], depths: Sequence[int]
+    student: Student,
+    images: Sequence[int],
+    project: Callable[[Sequence[int]], Tensor],
+    captions: Sequence[Sequence[int]],
+    depths: Sequence[int],
+    kept: Kept | None = None,
 ) -> list[Tensor]:
     """For each depth (C, B): for C captions' tokens and B images (B, I, D) the log odds of
     attention on the image (and the words right behind it, which have seen it) against attention on
@@ -34,16 +63,35 @@ def looks(
     those that follow every caption and sum it up. Captions do not see an image on their way up to
     the layer, but stand at the positions that they have behind one, so that any caption can be
     compared with any image.
+
+    `project` gives the image tokens (B, I, D) of images by index. `kept` keeps what layers below
+    the depths make of images and captions, where all of these are frozen.
     """
     head, after = student.head, student.template.after
     tree, _ = student.with_image()
-    seen = _rotated(student, [tree] * len(images), images, depths)
     trees = []
     for tokens in captions:
         told, last = student.without_image(gap=True)
         told.extend(told.extend(last, tokens), after)
         trees.append(told)
-    texts = _rotated(student, trees, None, depths)
+
+    def seen_by(rows: Sequence[int]) -> list[Tensor]:
+        shown = project([images[row] for row in rows])
+        return student.residuals([tree] * len(rows), shown, depths)
+
+    def told_by(rows: Sequence[int]) -> list[Tensor]:
+        return student.residuals([trees[row] for row in rows], None, depths)
+
+    if kept is None:
+        below = seen_by(range(len(images))), told_by(range(len(trees)))
+    else:
+        names = [tuple(caption) for caption in captions]
+        below = (
+            kept.read(images, [len(tree)] * len(images), seen_by),
+            kept.read(names, [len(told) for told in trees], told_by),
+        )
+    seen = _rotated(student, [tree] * len(images), below[0], depths)
+    texts = _rotated(student, trees, below[1], depths)
     elsewhere, share = _elsewhere(student, trees, texts[0][0].shape[2])
     begin = len(head.before) + len(head.after)
     return [
@@ -93,15 +141,15 @@ def _log_odds(
 
 
 def _rotated(
-    student: Student, trees: Sequence[TokenTree], images: Tensor | None, depths: Sequence[int]
+    student: Student, trees: Sequence[TokenTree], below: Sequence[Tensor], depths: Sequence[int]
 ) -> list[tuple[Tensor, Tensor]]:
-    """For each depth queries (B, H, L, d) and keys (B, G, L, d) of the layer above it, at their
-    positions, in float32; keys are scaled as attention scales."""
+    """For each depth, of the states `below` it, queries (B, H, L, d) and keys (B, G, L, d) of the
+    layer above it, at their positions, in float32; keys are scaled as attention scales."""
     import torch
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     model, found = student.core.language_model, []
-    for depth, states in zip(depths, student.residuals(trees, images, depths), strict=True):
+    for depth, states in zip(depths, below, strict=True):
         layer = model.layers[depth]
         attention, states = layer.self_attn, layer.input_layernorm(states)
         shape = (*states.shape[:2], -1, attention.head_dim)

@@ -84,8 +84,9 @@ def _found(folder: Path) -> list[Path]:
 
 
 def _weights(student: Student) -> dict[str, Any]:
+    trained = {id(weight) for weight in student.trained}  # also what a stage has frozen
     return {
         name: weight.detach().cpu().contiguous()
         for name, weight in student.model.named_parameters()
-        if weight.requires_grad
+        if id(weight) in trained
     }

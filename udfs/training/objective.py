@@ -16,7 +16,7 @@ from udfs import captions
 from udfs.metrics import METRICS
 from udfs.prompts import CHAIN_OF_THOUGHT
 from udfs.training import losses, sampling, sentences
-from udfs.training.attention import looks
+from udfs.training.attention import Kept, looks
 from udfs.training.examples import Examples
 from udfs.training.features import Words, codes
 from udfs.training.numbers import (
@@ -61,6 +61,7 @@ class Objective(torch.nn.Module):
         self._tokens: dict[tuple[str, int], list[int]] = {}
         self.words: Words | None = None
         self._sentences: Any = None
+        self._kept = Kept()
         count = len(student.core.language_model.layers)
         if any(max(s.attend_depths) >= count for s in recipe.stages if s.weights.attend):
             raise ValueError(f"attend_depths: the language model has {count} layers")
@@ -122,9 +123,10 @@ class Objective(torch.nn.Module):
         return losses.info_nce(a @ told.T / self._temperature(stage), _same(pairs))
 
     def _attend(self, pairs: Sequence[tuple[int, str]], stage: Stage) -> Tensor:
-        images = self.images([image for image, _ in pairs])
         captions = [self.encode(text, stage.caption_tokens) for _, text in pairs]
-        odds = looks(self.student, images, captions, stage.attend_depths)  # (captions, images)
+        kept = self._kept if stage.frozen_layers >= max(stage.attend_depths) else None
+        shown = [image for image, _ in pairs]
+        odds = looks(self.student, shown, self.images, captions, stage.attend_depths, kept)
         same, temperature = _same(pairs), self._temperature(stage)
         found = [losses.info_nce(each / temperature, same) for each in odds]
         return torch.stack(found).mean()

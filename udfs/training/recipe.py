@@ -84,6 +84,12 @@ class Stage(_Frozen):
     temperature: float | None = Field(
         default=None, gt=0, description="of distill, align, attend and contrast; None: the recipe's"
     )
+    frozen_layers: int = Field(
+        default=0,
+        ge=0,
+        description="so many language layers, from below, keep still, and with any of them the"
+        " projector: no gradient runs through them, which is most of a step's cost",
+    )
     attend_depths: tuple[int, ...] = Field(
         default=(8,),
         min_length=1,

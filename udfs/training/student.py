@@ -56,6 +56,16 @@ class Student:
         self.head = _head(processor, template)
         self.trained = _trainable(model, recipe)
 
+    def learning(self, frozen_layers: int) -> list[Any]:
+        """Let the weights learn that are not frozen (`Stage.frozen_layers`), and return them."""
+        still = [f".language_model.layers.{i}." for i in range(frozen_layers)]
+        still += [f"{PROJECTOR}."] if frozen_layers else []
+        names = {id(weight): name for name, weight in self.model.named_parameters()}
+        for weight in self.trained:
+            weight.requires_grad_(not any(part in names[id(weight)] for part in still))
+            weight.grad = None  # of an earlier stage: it would count when gradients are clipped
+        return [weight for weight in self.trained if weight.requires_grad]
+
     @property
     def base(self) -> Any:
         """The model under the adapter's wrapper."""

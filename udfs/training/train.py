@@ -149,16 +149,15 @@ def _sync(accelerator: Any, wrapped: Any, last: bool) -> Any:
 
 def _groups(student: Student, stage: Stage) -> list[dict[str, Any]]:
     """Parameter groups: the projector, and the rest where the language model runs at all."""
-    projector = [
-        w for n, w in student.model.named_parameters() if w.requires_grad and PROJECTOR in n
-    ]
-    known = {id(weight) for weight in projector}
-    rest = [weight for weight in student.trained if id(weight) not in known]
+    learning = student.learning(stage.frozen_layers)
+    known = {id(weight) for name, weight in student.model.named_parameters() if PROJECTOR in name}
+    projector = [weight for weight in learning if id(weight) in known]
+    rest = [weight for weight in learning if id(weight) not in known]
     groups = [{"params": projector, "rate": stage.projector_rate or stage.learning_rate}]
     weights = stage.weights.model_dump()
     if any(value for name, value in weights.items() if name != "align"):
         groups.append({"params": rest, "rate": stage.learning_rate})
-    return groups
+    return [group for group in groups if group["params"]]
 
 
 def _schedule(step: int, stage: Stage) -> float:
