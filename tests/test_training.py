@@ -288,7 +288,7 @@ def test_the_losses_fall(internvl: Path, tmp_path: Path) -> None:
 RESUMED = recipe(
     {"weights": {"align": 1, "contrast": 1}, "steps": 4},
     {"weights": {"rank": 1, "score": 1, "reason": 0.3}, "steps": 5, "scored": 3},
-    {"weights": {"attend": 1}, "steps": 3, "attend_depths": [1], "frozen_layers": 1},
+    {"weights": {"attend": 1}, "steps": 3, "attend_depths": [1], "frozen_layers": 1, "primed": 4},
     {"weights": {"rank": 1, "score": 1, "align": 1}, "steps": 3, "sampled_numbers": True},
     lora={"rank": 4, "dropout": 0.2},
     accumulate=2,

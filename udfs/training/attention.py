@@ -67,7 +67,56 @@ def looks(
     `project` gives the image tokens (B, I, D) of images by index. `kept` keeps what layers below
     the depths make of images and captions, where all of these are frozen.
     """
-    head, after = student.head, student.template.after
+    head = student.head
+    trees, tree, seen_below, told_below = _below(student, images, project, captions, depths, kept)
+    seen = _rotated(student, [tree] * len(images), seen_below, depths)
+    texts = _rotated(student, trees, told_below, depths)
+    elsewhere, share = _elsewhere(student, trees, texts[0][0].shape[2])
+    begin = len(head.before) + len(head.after)
+    return [
+        _log_odds(
+            keys[:, :, len(head.before) : len(tree)], queries, others, elsewhere, share, begin
+        )
+        for (_, keys), (queries, others) in zip(seen, texts, strict=True)
+    ]
+
+
+def means(
+    student: Student,
+    images: Sequence[int],
+    project: Callable[[Sequence[int]], Tensor],
+    captions: Sequence[Sequence[int]],
+    depths: Sequence[int],
+    kept: Kept,
+) -> list[tuple[Tensor, Tensor]]:
+    """For each depth what projections of the layer above it read of captions and of images, each
+    (B, D): the mean over an image's tokens, over a caption's with the shares that `looks` gives
+    them."""
+    import torch
+
+    head = student.head
+    trees, _, seen, told = _below(student, images, project, captions, depths, kept)
+    _, share = _elsewhere(student, trees, told[0].shape[1])
+    first, found = len(head.before), []
+    for depth, images_below, captions_below in zip(depths, seen, told, strict=True):
+        norm = student.core.language_model.layers[depth].input_layernorm
+        pictures = norm(images_below)[:, first : first + len(head.image)].mean(dim=1)
+        words = torch.einsum("cl,cld->cd", share[:, 0, 0], norm(captions_below))
+        found.append((words, pictures))
+    return found
+
+
+def _below(
+    student: Student,
+    images: Sequence[int],
+    project: Callable[[Sequence[int]], Tensor],
+    captions: Sequence[Sequence[int]],
+    depths: Sequence[int],
+    kept: Kept | None,
+) -> tuple[list[TokenTree], TokenTree, list[Tensor], list[Tensor]]:
+    """Captions' trees and the tree of every image, and for each depth the states of the images and
+    of the captions."""
+    after = student.template.after
     tree, _ = student.with_image()
     trees = []
     for tokens in captions:
@@ -83,23 +132,10 @@ def looks(
         return student.residuals([trees[row] for row in rows], None, depths)
 
     if kept is None:
-        below = seen_by(range(len(images))), told_by(range(len(trees)))
-    else:
-        names = [tuple(caption) for caption in captions]
-        below = (
-            kept.read(images, [len(tree)] * len(images), seen_by),
-            kept.read(names, [len(told) for told in trees], told_by),
-        )
-    seen = _rotated(student, [tree] * len(images), below[0], depths)
-    texts = _rotated(student, trees, below[1], depths)
-    elsewhere, share = _elsewhere(student, trees, texts[0][0].shape[2])
-    begin = len(head.before) + len(head.after)
-    return [
-        _log_odds(
-            keys[:, :, len(head.before) : len(tree)], queries, others, elsewhere, share, begin
-        )
-        for (_, keys), (queries, others) in zip(seen, texts, strict=True)
-    ]
+        return trees, tree, seen_by(range(len(images))), told_by(range(len(trees)))
+    names = [tuple(caption) for caption in captions]
+    seen = kept.read(images, [len(tree)] * len(images), seen_by)
+    return trees, tree, seen, kept.read(names, [len(told) for told in trees], told_by)
 
 
 def _elsewhere(student: Student, trees: Sequence[TokenTree], length: int) -> tuple[Tensor, Tensor]:

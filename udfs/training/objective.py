@@ -16,7 +16,7 @@ from udfs import captions
 from udfs.metrics import METRICS
 from udfs.prompts import CHAIN_OF_THOUGHT
 from udfs.training import losses, sampling, sentences
-from udfs.training.attention import Kept, looks
+from udfs.training.attention import Kept, looks, means
 from udfs.training.examples import Examples
 from udfs.training.features import Words, codes
 from udfs.training.numbers import (
@@ -28,6 +28,7 @@ from udfs.training.numbers import (
     soft_targets,
 )
 from udfs.training.plans import Asked, Plan
+from udfs.training.priming import prime
 from udfs.training.reads import Reads
 from udfs.training.recipe import Recipe, Stage
 from udfs.training.sampling import Ranked
@@ -37,6 +38,8 @@ from udfs.training.tree import TokenTree
 if TYPE_CHECKING:
     from torch import Tensor
 
+PRIMED = 64
+"""Pairs a batch in which priming reads."""
 ITM, ODF = METRICS.index("itm"), METRICS.index("odf")
 
 
@@ -131,19 +134,39 @@ class Objective(torch.nn.Module):
         found = [losses.info_nce(each / temperature, same) for each in odds]
         return torch.stack(found).mean()
 
+    @torch.no_grad()
+    def prime(self, pairs: Sequence[tuple[int, str]], stage: Stage) -> None:
+        """Let `attend` begin with what these pairs tell (`priming.py`)."""
+        found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in stage.attend_depths]
+        for start in range(0, len(pairs), PRIMED):
+            part = pairs[start : start + PRIMED]
+            captions = [self.encode(text, stage.caption_tokens) for _, text in part]
+            shown, depths = [image for image, _ in part], stage.attend_depths
+            read = means(self.student, shown, self.images, captions, depths, self._kept)
+            for each, pair in zip(found, read, strict=True):
+                each.append(pair)
+        for depth, parts in zip(stage.attend_depths, found, strict=True):
+            told, seen = (torch.cat(part) for part in zip(*parts, strict=True))
+            prime(self.student, depth, told, seen)
+
     def _temperature(self, stage: Stage) -> float:
         return stage.temperature or self.recipe.temperature
 
     def _standardized(
         self, images: Tensor, pairs: Sequence[tuple[int, str]]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean image tokens (B, D) and, of unit length, the captions' words (B, D), both as
-        deviations from the mean of all words in units of their spread (D,), which is the third."""
+        """Mean image tokens (B, D) and, of unit length, the captions' words (B, D) as deviations
+        from the mean of all words, both in units of the words' spread (D,), which is the third.
+
+        What all captions share (most of it is the few huge numbers that language models keep in
+        their residual stream) is not for images to write: norms would scale what tells one image
+        from another down to a hundredth.
+        """
         if self.words is None:
             raise ValueError("`align` and hints need the captions' features")
         mean, spread = (torch.from_numpy(x).to(images.device) for x in self.words.scale)
         words = torch.from_numpy(np.stack([self.words[pair] for pair in pairs])).to(images.device)
-        seen = (images.float().mean(dim=1) - mean) / spread
+        seen = images.float().mean(dim=1) / spread
         return seen, torch.nn.functional.normalize((words - mean) / spread, dim=-1), spread
 
     def _contrast(self, pairs: Sequence[tuple[int, str]], stage: Stage) -> Tensor:
@@ -217,8 +240,8 @@ class Objective(torch.nn.Module):
 
     def _hinted(self, images: Tensor, pairs: Sequence[tuple[int, str]], hint: float) -> Tensor:
         """Image tokens (B, I, D) whose mean is moved `hint` (0..1) of the way to the caption's
-        words, at its own distance from the mean of all words: what a perfect projector would
-        write. So the comparison is learned on easy cases, before hard ones."""
+        words, at its own length: what a perfect projector would write. So the comparison is learned
+        on easy cases, before hard ones."""
         seen, told, spread = self._standardized(images, pairs)
         told = told * seen.norm(dim=-1, keepdim=True)
         hinted: Tensor = images + (hint * (told - seen) * spread)[:, None]

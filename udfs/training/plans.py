@@ -76,6 +76,18 @@ class Planner:
             texts = sampling.turn(self.texts, stage.pairs, turn, *key, "texts")
         return Plan(texts, pairs, ranked, scored, self._hint(stage, turn), turn)
 
+    def primers(self, stage: Stage) -> list[tuple[int, str]]:
+        """The pairs that `priming` reads before a stage."""
+        rows = sampling.turn(
+            len(self.pairs),
+            min(stage.primed, len(self.pairs)),
+            0,
+            self.recipe.seed,
+            stage.name,
+            "pairs",
+        )
+        return [self.pairs[row] for row in rows]
+
     def _hint(self, stage: Stage, turn: int) -> float:
         """1 over the first third of the time in which there are hints, then ever less."""
         if not stage.hints:

@@ -90,6 +90,12 @@ class Stage(_Frozen):
         description="so many language layers, from below, keep still, and with any of them the"
         " projector: no gradient runs through them, which is most of a step's cost",
     )
+    primed: int = Field(
+        default=0,
+        ge=0,
+        description="so many pairs tell where `attend` begins (`priming.py`); needs an adapter, and"
+        " frozen_layers up to attend_depths. 0: begin from nothing",
+    )
     attend_depths: tuple[int, ...] = Field(
         default=(8,),
         min_length=1,
@@ -106,6 +112,8 @@ class Stage(_Frozen):
     def _has_a_loss(self) -> Self:
         if not any(self.weights.model_dump().values()):
             raise ValueError(f"stage {self.name!r} has no loss with a weight above 0")
+        if self.primed and self.frozen_layers < max(self.attend_depths):
+            raise ValueError(f"stage {self.name!r}: primed needs frozen_layers up to attend_depths")
         return self
 
 

@@ -99,6 +99,8 @@ def train(
         )
         if state and number == first_stage and begin:
             optimizer.load_state_dict(state["optimizer"])
+        if stage.primed and not begin:
+            objective.prime(planner.primers(stage), stage)
         started = time.monotonic()
         for step in range(begin, stage.steps):
             for group in optimizer.param_groups:
