@@ -12,6 +12,7 @@ losses.py       the losses
 features.py     what frozen parts say of images and captions, computed once
 sentences.py    what a sentence encoder says of captions, for a language model to learn from
 attention.py    where language layers look, for a loss that teaches them to
+priming.py      where that loss begins: the best linear comparison, in closed form
 student.py      the model that learns: base, adapter, projector, forward pass
 adapter.py      base model in, student out; student in, adapter or model folder out
 objective.py    from a plan to its losses: trees, forward pass, read-out

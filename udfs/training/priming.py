@@ -9,7 +9,7 @@ of one layer's queries and keys, and `attend` goes on from there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from udfs.training.student import Student
 
@@ -83,10 +83,11 @@ def _whitening(covariance: Tensor) -> Tensor:
 
     values, vectors = torch.linalg.eigh(covariance)
     values = values.clamp(min=0)
-    whitened: Any = (vectors / (values + RIDGE * values.mean()).sqrt()) @ vectors.T
-    return whitened
+    found: Tensor = (vectors / (values + RIDGE * values.mean()).sqrt()) @ vectors.T
+    return found
 
 
 def _without(directions: Tensor, mean: Tensor) -> Tensor:
     unit = mean / mean.norm().clamp(min=1e-9)
-    return directions - unit[:, None] * (unit @ directions)[None]
+    rest: Tensor = directions - unit[:, None] * (unit @ directions)[None]
+    return rest
