@@ -270,7 +270,7 @@ def test_the_losses_fall(internvl: Path, tmp_path: Path) -> None:
         {"steps": 20, "weights": {"attend": 1}, "attend_depths": [1], "temperature": 0.25},
         {"steps": 20, "weights": {"contrast": 1}},
         {"steps": 30, "weights": {"rank": 1}, "ranked": 4},
-        {"steps": 45, "weights": {"score": 1, "reason": 0.3}},
+        {"steps": 120, "weights": {"score": 1, "reason": 0.3}},
     )
     steps, _ = run(internvl, few, how, tmp_path / "work")
     losses = (["align"], ["attend"], ["contrast"], ["rank"], ["score", "reason"])

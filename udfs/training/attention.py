@@ -35,14 +35,14 @@ class Kept:
         lengths: Sequence[int],
         make: Callable[[Sequence[int]], list[Tensor]],
     ) -> list[Tensor]:
-        """For each depth states (B, L, D) of B keys; `make` is asked for rows that are new."""
+        """For each depth states (B, L, D) of B keys; `make` is asked for each row that is new."""
         import torch
 
-        new = [row for row, key in enumerate(keys) if key not in self._states]
-        if new:
-            made = make(new)
-            for at, row in enumerate(new):
-                self._states[keys[row]] = [x[at, : lengths[row]].half() for x in made]
+        for row, key in enumerate(keys):
+            # One by one: what a batch pads would round last bits in one way or another, and a
+            # training that is gone on with has other batches.
+            if key not in self._states:
+                self._states[key] = [x[0, : lengths[row]].half() for x in make([row])]
         rows = zip(*(self._states[key] for key in keys), strict=True)
         return [torch.nn.utils.rnn.pad_sequence(list(x), batch_first=True).float() for x in rows]
 
@@ -134,8 +134,14 @@ def _below(
     if kept is None:
         return trees, tree, seen_by(range(len(images))), told_by(range(len(trees)))
     names = [tuple(caption) for caption in captions]
-    seen = kept.read(images, [len(tree)] * len(images), seen_by)
-    return trees, tree, seen, kept.read(names, [len(told) for told in trees], told_by)
+    learning = student.model.training
+    student.model.eval()  # what is kept is without dropout
+    try:
+        seen = kept.read(images, [len(tree)] * len(images), seen_by)
+        read = kept.read(names, [len(told) for told in trees], told_by)
+    finally:
+        student.model.train(learning)
+    return trees, tree, seen, read
 
 
 def _elsewhere(student: Student, trees: Sequence[TokenTree], length: int) -> tuple[Tensor, Tensor]:
