@@ -24,6 +24,7 @@ from udfs.metrics import METRICS
 from udfs.models import ModelConfig
 from udfs.scorer import Scorer
 from udfs.training import adapter, examples, features
+from udfs.training.asking import read_out as read_out_of
 from udfs.training.checkpoints import CheckpointError
 from udfs.training.examples import Examples
 from udfs.training.objective import Objective
@@ -125,7 +126,7 @@ def test_a_packed_step_costs_what_separate_sequences_do(
 ) -> None:
     how = recipe(SCORE_AND_REASON, style=style, soft_target=3.0, distance=0.5)
     packed = objective(folder, data, how, tmp_path)
-    student = packed.student
+    student = packed.inputs.student
     tokenizer = student.processor.tokenizer
 
     def encode(text: str) -> list[int]:
@@ -169,18 +170,18 @@ def test_a_packed_step_costs_what_separate_sequences_do(
 
 def read_out(trained: Objective, pairs: list[tuple[int, str]]) -> np.ndarray:
     """Distributions (P, 4, 101) as training reads them, all captions of an image in one tree."""
-    student, reads = trained.student, Reads()
+    student, reads = trained.inputs.student, Reads()
     trees = {image: student.with_image() for image, _ in pairs}
     rows = list(trees)
     for image, caption in pairs:
         tree, last = trees[image]
-        tip = tree.extend(last, trained.encode(caption, 64))
+        tip = tree.extend(last, trained.inputs.encode(caption, 64))
         tip = tree.extend(tip, student.template.after)
         for question in student.template.questions:
             reads.number(rows.index(image), tree.ask(tip, question, student.template.tree))
     with torch.no_grad():
-        hidden = student.hidden([tree for tree, _ in trees.values()], trained.images(rows))
-        log_p = trained._read(hidden, reads)
+        hidden = student.hidden([tree for tree, _ in trees.values()], trained.inputs.images(rows))
+        log_p = read_out_of(trained.inputs, hidden, reads)
     return log_p.exp().reshape(len(pairs), len(METRICS), -1).double().numpy()
 
 
@@ -194,7 +195,7 @@ PAIRS = [(0, "red it is"), (0, "a long caption about a blue wall"), (3, "x"), (5
 
 def test_training_scores_as_scoring_does(folder: Path, data: Examples, tmp_path: Path) -> None:
     trained = objective(folder, data, recipe(SCORE), tmp_path)
-    student = trained.student
+    student = trained.inputs.student
     scorer = Scorer(student.base.eval(), student.processor, student.recipe.prompt)
     found = read_out(trained, PAIRS)
     assert found.sum(-1) == pytest.approx(np.ones((len(PAIRS), 4)), abs=1e-5)
@@ -208,7 +209,7 @@ def test_what_is_saved_is_what_is_loaded(
 ) -> None:
     trained = objective(folder, data, recipe(SCORE, lora=lora), tmp_path / "features")
     expected = read_out(trained, PAIRS)
-    adapter.save(trained.student, tmp_path / "saved", str(folder))
+    adapter.save(trained.inputs.student, tmp_path / "saved", str(folder))
     loaded = models.load(ModelConfig(str(tmp_path / "saved")))
     assert loaded.prompt == tiny_examples.PROMPT
     assert np.abs(scored_by(loaded, data, PAIRS) - expected).max() < 1e-5
@@ -219,7 +220,7 @@ def test_what_is_saved_is_what_is_loaded(
         assert not adapter.is_adapter(tmp_path / "saved")
         return
     size = (tmp_path / "saved" / "adapter_model.safetensors").stat().st_size
-    assert size < 2.2 * sum(weight.numel() for weight in trained.student.trained) + 20_000
+    assert size < 2.2 * sum(weight.numel() for weight in trained.inputs.student.trained) + 20_000
     adapter.merge_folder(str(folder), tmp_path / "saved", tmp_path / "merged", None)
     merged = models.load(ModelConfig(str(tmp_path / "merged")))
     assert merged.prompt == tiny_examples.PROMPT
@@ -267,13 +268,14 @@ def test_the_losses_fall(internvl: Path, tmp_path: Path) -> None:
     few = examples.read(tiny_examples.write(tmp_path / "examples", 4))
     how = recipe(
         {"steps": 20, "weights": {"align": 1}},
-        {"steps": 20, "weights": {"attend": 1}, "attend_depths": [1], "temperature": 0.25},
+        {"steps": 30, "weights": {"compare": 1}, "compare_depth": 1},
         {"steps": 20, "weights": {"contrast": 1}},
         {"steps": 30, "weights": {"rank": 1}, "ranked": 4},
         {"steps": 120, "weights": {"score": 1, "reason": 0.3}},
+        sentence_encoder=tiny_models.sentence_encoder(tmp_path / "encoder"),
     )
     steps, _ = run(internvl, few, how, tmp_path / "work")
-    losses = (["align"], ["attend"], ["contrast"], ["rank"], ["score", "reason"])
+    losses = (["align"], ["compare"], ["contrast"], ["rank"], ["score", "reason"])
     for stage, names in zip(how.stages, losses, strict=True):
         own = [step for step in steps if step["stage"] == stage.name]
         assert len(own) == stage.steps
@@ -285,21 +287,25 @@ def test_the_losses_fall(internvl: Path, tmp_path: Path) -> None:
             assert last < 0.9 * first, (stage.name, loss, first, last)
 
 
-RESUMED = recipe(
-    {"weights": {"align": 1, "contrast": 1}, "steps": 4},
-    {"weights": {"rank": 1, "score": 1, "reason": 0.3}, "steps": 5, "scored": 3},
-    {"weights": {"attend": 1}, "steps": 3, "attend_depths": [1], "frozen_layers": 1, "primed": 4},
-    {"weights": {"rank": 1, "score": 1, "align": 1}, "steps": 3, "sampled_numbers": True},
-    lora={"rank": 4, "dropout": 0.2},
-    accumulate=2,
-)
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A bit of everything that a training that goes on has to have again."""
+    return recipe(
+        {"weights": {"align": 1, "contrast": 1}, "steps": 4},
+        {"weights": {"rank": 1, "score": 1, "reason": 0.3}, "steps": 5, "scored": 3},
+        {"weights": {"compare": 1}, "steps": 3, "compare_depth": 1, "rivals": 2},
+        {"weights": {"rank": 1, "score": 1, "align": 1}, "steps": 3, "sampled_numbers": True},
+        lora={"rank": 4, "dropout": 0.2},
+        accumulate=2,
+        sentence_encoder=tiny_models.sentence_encoder(tmp_path_factory.mktemp("encoder")),
+    )
 
 
 @pytest.fixture(scope="module")
 def unbroken(
-    internvl: Path, data: Examples, tmp_path_factory: pytest.TempPathFactory
+    internvl: Path, data: Examples, resumed: Recipe, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-    return run(internvl, data, RESUMED, tmp_path_factory.mktemp("unbroken") / "work")
+    return run(internvl, data, resumed, tmp_path_factory.mktemp("unbroken") / "work")
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -311,25 +317,24 @@ def assert_same(one: Any, other: Any) -> None:
 
 @pytest.mark.parametrize("steps", [1, 4, 7, 11])
 def test_a_training_that_stops_goes_on_to_the_same_end(
-    internvl: Path, data: Examples, tmp_path: Path, steps: int, unbroken: Any
+    internvl: Path, data: Examples, resumed: Recipe, tmp_path: Path, steps: int, unbroken: Any
 ) -> None:
     work = tmp_path / "work"
-    run(internvl, data, RESUMED, work, every_seconds=0, stop_after=steps)
+    run(internvl, data, resumed, work, every_seconds=0, stop_after=steps)
     assert len(list(work.glob("checkpoint-*"))) == (steps > 1)
-    resumed = run(internvl, data, RESUMED, work, every_seconds=0)
-    assert_same(resumed, unbroken)
-    assert_same(run(internvl, data, RESUMED, work), unbroken)  # nothing left to do
+    assert_same(run(internvl, data, resumed, work, every_seconds=0), unbroken)
+    assert_same(run(internvl, data, resumed, work), unbroken)  # nothing left to do
 
 
 def test_a_killed_training_goes_on_to_the_same_end(
-    internvl: Path, data: Examples, tmp_path: Path, unbroken: Any
+    internvl: Path, data: Examples, resumed: Recipe, tmp_path: Path, unbroken: Any
 ) -> None:
     work = tmp_path / "work"
     child = os.fork()
     if child == 0:  # never comes back: killed in the middle of a step or of a save
         torch.set_num_threads(1)
         try:
-            run(internvl, data, RESUMED, work, every_seconds=0)
+            run(internvl, data, resumed, work, every_seconds=0)
         finally:
             os._exit(1)
     deadline = time.monotonic() + 60
@@ -339,15 +344,15 @@ def test_a_killed_training_goes_on_to_the_same_end(
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
     assert list(work.glob("checkpoint-*"))
-    assert_same(run(internvl, data, RESUMED, work), unbroken)
+    assert_same(run(internvl, data, resumed, work), unbroken)
 
 
 def test_a_checkpoint_of_another_training_is_refused(
-    internvl: Path, data: Examples, tmp_path: Path
+    internvl: Path, data: Examples, resumed: Recipe, tmp_path: Path
 ) -> None:
-    run(internvl, data, RESUMED, tmp_path / "work", stop_after=4, fingerprint="one")
+    run(internvl, data, resumed, tmp_path / "work", stop_after=4, fingerprint="one")
     with pytest.raises(CheckpointError, match="another recipe, base model or other examples"):
-        run(internvl, data, RESUMED, tmp_path / "work", fingerprint="two")
+        run(internvl, data, resumed, tmp_path / "work", fingerprint="two")
 
 
 def test_a_run_makes_a_folder_that_scores(internvl: Path, tmp_path: Path) -> None:

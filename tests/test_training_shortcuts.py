@@ -15,6 +15,7 @@ from tiny_examples import recipe
 
 from udfs import number_tree
 from udfs.training import adapter, examples, features, losses, sentences
+from udfs.training.asking import drawn
 from udfs.training.examples import Examples
 from udfs.training.numbers import (
     begun_odds,
@@ -104,20 +105,15 @@ def test_numbers_are_drawn_from_the_soft_target(
     how = recipe({"weights": {"score": 1}, "sampled_numbers": True}, soft_target=5.0)
     student = adapter.student(str(internvl), how)
     objective = Objective(student, data, features.cached(tmp_path, student, data.images), how)
-    drawn = [objective._drawn(60.0, ("stage", turn)) for turn in range(2000)]
-    assert np.mean(drawn) == pytest.approx(60, abs=0.5)
-    assert np.std(drawn) == pytest.approx(5, abs=0.4)
-    assert drawn[:50] == [objective._drawn(60.0, ("stage", turn)) for turn in range(50)]
+    numbers = [drawn(objective.inputs, 60.0, ("stage", turn)) for turn in range(2000)]
+    assert np.mean(numbers) == pytest.approx(60, abs=0.5)
+    assert np.std(numbers) == pytest.approx(5, abs=0.4)
+    assert numbers[:50] == [drawn(objective.inputs, 60.0, ("stage", turn)) for turn in range(50)]
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A sentence encoder as a Hugging Face folder."""
-    folder = tmp_path_factory.mktemp("encoder")
-    towers = tiny_models.standin_towers()
-    towers.text.save_pretrained(folder)
-    towers.tokenizer.save_pretrained(folder)
-    return str(folder)
+    return tiny_models.sentence_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def test_sentences_depend_on_their_text_alone(encoder: str, tmp_path: Path) -> None:

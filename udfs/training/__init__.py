@@ -11,11 +11,14 @@ numbers.py      the read-out of scores, differentiable
 losses.py       the losses
 features.py     what frozen parts say of images and captions, computed once
 sentences.py    what a sentence encoder says of captions, for a language model to learn from
-attention.py    where language layers look, for a loss that teaches them to
-priming.py      where that loss begins: the best linear comparison, in closed form
+common_space.py coordinates in which captions and images can be compared, in closed form
 student.py      the model that learns: base, adapter, projector, forward pass
 adapter.py      base model in, student out; student in, adapter or model folder out
-objective.py    from a plan to its losses: trees, forward pass, read-out
+objective.py    from a plan to its losses, which are in
+  inputs.py     what all of them read
+  aligning.py   before an image is asked about: distill, align, contrast
+  comparing.py  the layer that compares caption and image
+  asking.py     at the questions: rank, score, reason
 reads.py        where a forward pass is read
 checkpoints.py  saving and resuming
 train.py        the loop: stages, steps, progress

@@ -21,15 +21,14 @@ Asked = tuple[int, list[int]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What one micro-batch holds: `texts` to distill, by index, matching (image, caption) `pairs`,
-    `ranked` images, and `scored` pairs with the metrics asked of each. `hint` (0..1) says how much
-    of a caption's own words its image's tokens show in `rank`; `turn` is the plan's number."""
+    """What one micro-batch holds: matching (image, caption) `pairs`, `texts` by index (to distill,
+    or to stand behind the pairs' images, as many behind each), `ranked` images, and `scored` pairs
+    with the metrics asked of each. `turn` is the plan's number."""
 
     texts: Sequence[int] = ()
     pairs: Sequence[tuple[int, str]] = ()
     ranked: Sequence[Ranked] = ()
     scored: Sequence[Asked] = ()
-    hint: float = 0.0
     turn: int = 0
 
 
@@ -57,7 +56,7 @@ class Planner:
         """What micro-batch number `turn` of a stage holds."""
         key, weights = (self.recipe.seed, stage.name), stage.weights
         pairs: list[tuple[int, str]] = []
-        if weights.align or weights.attend or weights.contrast:
+        if weights.align or weights.compare or weights.contrast:
             rows = sampling.turn(len(self.pairs), stage.pairs, turn, *key, "pairs")
             pairs = [self.pairs[row] for row in rows]
         ranked: list[Ranked] = []
@@ -72,28 +71,10 @@ class Planner:
         if weights.score or weights.reason:
             scored = self._scored(stage, turn)
         texts: list[int] = []
-        if weights.distill:
-            texts = sampling.turn(self.texts, stage.pairs, turn, *key, "texts")
-        return Plan(texts, pairs, ranked, scored, self._hint(stage, turn), turn)
-
-    def primers(self, stage: Stage) -> list[tuple[int, str]]:
-        """The pairs that `priming` reads before a stage."""
-        rows = sampling.turn(
-            len(self.pairs),
-            min(stage.primed, len(self.pairs)),
-            0,
-            self.recipe.seed,
-            stage.name,
-            "pairs",
-        )
-        return [self.pairs[row] for row in rows]
-
-    def _hint(self, stage: Stage, turn: int) -> float:
-        """1 over the first third of the time in which there are hints, then ever less."""
-        if not stage.hints:
-            return 0.0
-        done = turn / (stage.steps * self.recipe.accumulate * stage.hints)
-        return min(1.0, max(0.0, 1.5 * (1 - done)))
+        if stage.reads_sentences:
+            count = stage.pairs * (stage.rivals if weights.compare else 1)
+            texts = sampling.turn(self.texts, count, turn, *key, "texts")
+        return Plan(texts, pairs, ranked, scored, turn)
 
     def _scored(self, stage: Stage, turn: int) -> list[Asked]:
         """Rows [turn * size, turn * size + size) of one epoch after the other."""
@@ -118,7 +99,7 @@ class Planner:
         matching = "captions that match an image"
         for names, size, rows, what in (
             (("distill",), stage.pairs, self.texts, "captions"),
-            (("align", "attend", "contrast"), stage.pairs, len(self.pairs), matching),
+            (("align", "compare", "contrast"), stage.pairs, len(self.pairs), matching),
             (("rank",), stage.ranked, len(self.captioned), matching),
             (("score",), stage.scored, len(self.examples.scored), "scored pairs"),
             (("reason",), stage.scored, int(reasons), "reasons"),

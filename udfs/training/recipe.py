@@ -6,8 +6,8 @@ A stage is a number of steps over a mix of losses, each with a weight:
   sentence encoder finds them (relational distillation, arXiv 1904.05068).
 - `align`: the mean image token against the caption's code (InfoNCE). The latter is computed once a
   caption, before the first step, so this is cheap.
-- `attend`: where some language layers look, by InfoNCE: their heads' log odds of attention from a
-  caption's tokens to an image, for all captions and images of a batch (`attention.py`).
+- `compare`: coordinates of caption and image, in which those that match are the same, shall stand
+  side by side where one layer's MLP multiplies them (`comparing.py`).
 - `contrast`: the last hidden state after an image against that after its caption (InfoNCE).
 - `rank`: captions of one image whose order is known without a teacher (its own, altered, of another
   image), ranked by the scores that the model reads out.
@@ -41,7 +41,7 @@ class Weights(_Frozen):
 
     distill: float = Field(default=0.0, ge=0)
     align: float = Field(default=0.0, ge=0)
-    attend: float = Field(default=0.0, ge=0)
+    compare: float = Field(default=0.0, ge=0)
     contrast: float = Field(default=0.0, ge=0)
     rank: float = Field(default=0.0, ge=0)
     score: float = Field(default=0.0, ge=0)
@@ -62,19 +62,12 @@ class Stage(_Frozen):
     pairs: int = Field(
         default=32,
         ge=0,
-        description="pairs (or texts) a step, for distill, align, attend, contrast",
+        description="pairs (or texts) a step, for distill, align, compare, contrast",
     )
     ranked: int = Field(default=8, ge=0, description="images a step, for rank")
-    rivals: int = Field(default=4, ge=1, description="captions of other images beside an image's")
+    rivals: int = Field(default=4, ge=1, description="other images' captions beside an image's own")
     scored: int = Field(default=8, ge=0, description="images with teacher's scores a step")
     caption_tokens: int = Field(default=48, ge=4, description="captions are cut at so many tokens")
-    hints: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="share of the steps over which `rank` is helped: at first an image's tokens say"
-        " what the language model makes of its caption, and ever less so",
-    )
     sampled_numbers: bool = Field(
         default=False,
         description="learn the first digit of each score, and the rest of one number drawn around"
@@ -82,7 +75,7 @@ class Stage(_Frozen):
         " the same mean gradient for soft targets",
     )
     temperature: float | None = Field(
-        default=None, gt=0, description="of distill, align, attend and contrast; None: the recipe's"
+        default=None, gt=0, description="of distill, align and contrast; None: the recipe's"
     )
     frozen_layers: int = Field(
         default=0,
@@ -90,16 +83,10 @@ class Stage(_Frozen):
         description="so many language layers, from below, keep still, and with any of them the"
         " projector: no gradient runs through them, which is most of a step's cost",
     )
-    primed: int = Field(
-        default=0,
+    compare_depth: int = Field(
+        default=6,
         ge=0,
-        description="so many pairs tell where `attend` begins (`priming.py`); needs an adapter, and"
-        " frozen_layers up to attend_depths. 0: begin from nothing",
-    )
-    attend_depths: tuple[int, ...] = Field(
-        default=(8,),
-        min_length=1,
-        description="the attention that `attend` trains: of the layers with so many below them",
+        description="`compare` is for the MLP of the language layer with so many below it",
     )
     contrast_layers: int | None = Field(
         default=None,
@@ -112,9 +99,14 @@ class Stage(_Frozen):
     def _has_a_loss(self) -> Self:
         if not any(self.weights.model_dump().values()):
             raise ValueError(f"stage {self.name!r} has no loss with a weight above 0")
-        if self.primed and self.frozen_layers < max(self.attend_depths):
-            raise ValueError(f"stage {self.name!r}: primed needs frozen_layers up to attend_depths")
+        if self.weights.compare and self.frozen_layers:
+            raise ValueError(f"stage {self.name!r}: compare trains the layers below its depth")
         return self
+
+    @property
+    def reads_sentences(self) -> bool:
+        """Whether it needs what a sentence encoder says of captions."""
+        return bool(self.weights.distill or self.weights.compare)
 
 
 class Lora(_Frozen):
@@ -145,19 +137,26 @@ class Recipe(_Frozen):
         ge=0,
         description="weight of the mean's squared distance, in units of 25 points",
     )
-    temperature: float = Field(default=0.05, gt=0, description="of align, attend and contrast")
+    temperature: float = Field(default=0.05, gt=0, description="of align and contrast")
     align_layers: int = Field(
         default=8, ge=1, description="captions' codes are taken after so many language layers"
     )
     sentence_encoder: str = Field(
         default="minilm",
-        description="for distill: folder or hub id of a Sentence-BERT model; minilm: a wheel's",
+        description="for distill and compare: folder or hub id of a Sentence-BERT model, or minilm,"
+        " a wheel's",
     )
     max_gradient: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
     weight_decay: float = Field(default=0.01, ge=0)
     accumulate: int = Field(default=1, ge=1, description="micro-batches an optimizer step")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _compares_with_an_adapter(self) -> Self:
+        if self.lora is None and any(stage.weights.compare for stage in self.stages):
+            raise ValueError("compare writes into an adapter (lora), and this recipe has none")
+        return self
 
     @model_validator(mode="after")
     def _prompt_has_the_style(self) -> Self:

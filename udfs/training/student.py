@@ -152,6 +152,19 @@ class Student:
                 hook.remove()
         return [x[0] if isinstance(x, tuple) else x for x in (seen[depth] for depth in depths)]
 
+    def before_mlp(self, trees: Sequence[TokenTree], images: Tensor, depth: int) -> Tensor:
+        """What B trees have where the MLP of the layer with `depth` layers below it reads, (B, L,
+        D): after that layer's attention and the norm behind it."""
+        layer, seen = self.core.language_model.layers[depth], list[Any]()
+        hook = layer.mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            with _plain(layer):
+                self.hidden(trees, images, depth + 1)
+        finally:
+            hook.remove()
+        found: Tensor = seen[0]
+        return found
+
     @property
     def image_token(self) -> int:
         """The placeholder's id."""
@@ -197,6 +210,17 @@ def _trainable(model: Any, recipe: Recipe) -> list[Any]:
         if weight.requires_grad:
             weight.data = weight.data.to(torch.float32)
     return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+@contextmanager
+def _plain(layer: Any) -> Iterator[None]:
+    """Let a layer that is compiled run as it is written, with the hooks of its parts."""
+    compiled = layer._compiled_call_impl
+    layer._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        layer._compiled_call_impl = compiled
 
 
 @contextmanager

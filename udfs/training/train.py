@@ -71,9 +71,9 @@ def train(
     near = _nearest(features) if any(s.weights.rank for s in recipe.stages) else None
     planner = Planner(examples, recipe, near)
     objective = Objective(student, examples, features, recipe)
-    if any(stage.weights.distill for stage in recipe.stages):
+    if any(stage.reads_sentences for stage in recipe.stages):
         with accelerator.main_process_first():
-            objective.distill_from(checkpoints)
+            objective.inputs.read_sentences(checkpoints)
     wrapped = accelerator.prepare_model(objective)
     history = History()
     state = saved_states.load(checkpoints, student, fingerprint)
@@ -87,11 +87,11 @@ def train(
         if number < first_stage:
             continue
         begin = first_step if number == first_stage else 0
-        if stage.weights.align or stage.hints:
+        if stage.weights.align:
             # From before the stage's first step: a stage that is gone on with finds the file.
             codes = checkpoints / f"codes-{number}-{fingerprint[:8]}.npy"
             with accelerator.main_process_first():
-                objective.words = frozen.words(
+                objective.inputs.words = frozen.words(
                     codes, student, planner.pairs, recipe.align_layers, stage.caption_tokens
                 )
         optimizer = torch.optim.AdamW(
@@ -99,8 +99,8 @@ def train(
         )
         if state and number == first_stage and begin:
             optimizer.load_state_dict(state["optimizer"])
-        if stage.primed and not begin:
-            objective.prime(planner.primers(stage), stage)
+        if stage.weights.compare and not begin:
+            objective.prime(planner, stage)
         started = time.monotonic()
         for step in range(begin, stage.steps):
             for group in optimizer.param_groups:

@@ -1,0 +1,194 @@
+"""Losses over the scores that a model reads out: the teacher's, their reasons, and an order of
+captions that needs no teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch  # noqa: TID253 - as in objective.py
+
+from udfs.metrics import METRICS
+from udfs.prompts import CHAIN_OF_THOUGHT
+from udfs.training import losses, sampling
+from udfs.training.inputs import Inputs
+from udfs.training.numbers import (
+    begun_odds,
+    log_odds,
+    log_probabilities,
+    path,
+    path_log_probabilities,
+    soft_targets,
+)
+from udfs.training.plans import Asked
+from udfs.training.reads import Reads
+from udfs.training.recipe import Stage
+from udfs.training.sampling import Ranked
+from udfs.training.tree import TokenTree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ITM, ODF = METRICS.index("itm"), METRICS.index("odf")
+
+
+def rank(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> Tensor:
+    """Captions of images whose order is known, ranked by what the questions read out."""
+    student, reads = inputs.student, Reads()
+    trees: list[TokenTree] = []
+    fitting: list[int] = []  # ITM of captions that match ...
+    strange: list[int] = []  # ... and of those that do not
+    better: list[int] = []  # ODF of such with an altered copy ...
+    worse: list[int] = []  # ... and of the copy
+    for row, image in enumerate(ranked):
+        tree, last = student.with_image()
+        trees.append(tree)
+
+        def put(text: str, *metrics: int, row: int = row, last: int = last) -> list[int]:
+            tree = trees[row]
+            tip = inputs.tell(tree, last, text, stage)
+            questions, numbers = student.template.questions, student.template.tree
+            if stage.sampled_numbers:
+                return [reads.number(row, [tree.extend(tip, questions[m])]) for m in metrics]
+            return [reads.number(row, tree.ask(tip, questions[m], numbers)) for m in metrics]
+
+        strange.extend(put(text, ITM)[0] for text in image.rivals)
+        for text, changed in zip(image.own, image.altered, strict=True):
+            # Cut first: a change beyond the cut would be none.
+            copy = changed and inputs.encode(changed, stage.caption_tokens)
+            if copy and copy != inputs.encode(text, stage.caption_tokens):
+                itm, odf = put(text, ITM, ODF)
+                better.append(odf)
+                worse.append(put(changed or "", ODF)[0])
+            else:
+                (itm,) = put(text, ITM)
+            fitting.append(itm)
+    images = inputs.images([image.image for image in ranked])
+    if not (better or strange):
+        # Nothing to rank, but processes that train together all need a gradient.
+        return 0 * images.sum()
+    hidden = student.hidden(trees, images)
+    if stage.sampled_numbers:
+        roots = hidden[reads.rows, [column for (column,) in reads.columns]]
+        odds = begun_odds(roots, student.lm_head.weight, student.template.tree)
+    else:
+        odds = log_odds(read_out(inputs, hidden, reads))
+    # A caption that matches its image is better than one that does not match another: a score
+    # has to rank all pairs, not an image's captions alone.
+    found = [losses.rank_loss(odds[fitting][:, None], odds[strange])] if strange else []
+    if better:
+        found.append(losses.rank_loss(odds[better], odds[worse]))
+    return torch.stack(found).mean()
+
+
+def score(inputs: Inputs, scored: Sequence[Asked], stage: Stage, turn: int) -> dict[str, Tensor]:
+    """`score` and `reason`, as far as the stage has them."""
+    student, reads = inputs.student, Reads()
+    trees: list[TokenTree] = []
+    targets: list[float] = []
+    thinks = inputs.recipe.style == CHAIN_OF_THOUGHT  # its numbers come after reasons, always
+    rows: dict[int, int] = {}  # image -> its tree: captions of one image share it
+    for index, metrics in scored:
+        pair = inputs.examples.scored[index]
+        if pair.image not in rows:
+            rows[pair.image] = len(trees)
+            trees.append(student.with_image()[0])
+        row = rows[pair.image]
+        tree = trees[row]
+        tip = inputs.tell(tree, len(student.head.tokens()) - 1, pair.caption, stage)
+        for m in metrics:
+            reason = _reason(inputs, pair.reasons[m]) if thinks or stage.weights.reason else []
+            if stage.sampled_numbers and not reason:
+                number = drawn(inputs, pair.scores[m], (stage.name, turn, index, m))
+                asked = tree.extend(tip, student.template.questions[m])
+                reads.steps(row, asked, path(number, student.template.tree), tree)
+            else:
+                _ask(inputs, tree, tip, row, m, round(pair.scores[m]), reason, reads)
+            targets.append(pair.scores[m])
+    hidden = student.hidden(trees, inputs.images(list(rows)))
+    found: dict[str, Tensor] = {}
+    if stage.weights.score and stage.sampled_numbers:
+        found["score"] = _stepwise(inputs, hidden, reads, targets)
+    elif stage.weights.score:
+        log_p = read_out(inputs, hidden, reads)
+        wanted = torch.tensor(targets, device=log_p.device)
+        found["score"] = losses.score_loss(
+            log_p, wanted, inputs.recipe.soft_target, inputs.recipe.distance
+        )
+    if not found and not reads.reason_targets:
+        found["reason"] = 0 * hidden.sum()
+    if reads.reason_targets and stage.weights.reason:
+        at = hidden[reads.reason_rows, reads.reason_columns]
+        right = torch.tensor(reads.reason_targets, device=at.device)
+        logits = student.lm_head(at.to(student.lm_head.weight.dtype)).float()
+        found["reason"] = torch.nn.functional.cross_entropy(logits, right)
+    return found
+
+
+def _stepwise(inputs: Inputs, hidden: Tensor, reads: Reads, targets: Sequence[float]) -> Tensor:
+    """The score loss, exact for the first digit, and for the rest of one number drawn."""
+    head, tree = inputs.student.lm_head.weight, inputs.student.template.tree
+    roots = hidden[reads.rows, [columns[0] for columns in reads.columns]]
+    scores = torch.tensor(targets, device=hidden.device)
+    how = inputs.recipe
+    loss = losses.begun_loss(roots, head, tree, scores, how.soft_target, how.distance)
+    if reads.step_rows:
+        at = hidden[reads.step_rows, reads.step_columns]
+        log_p = path_log_probabilities(at, reads.step_nodes, reads.step_tokens, head, tree)
+        loss = loss - log_p.sum() / len(targets)
+    return loss
+
+
+def drawn(inputs: Inputs, score: float, key: tuple[object, ...]) -> int:
+    """A number drawn from the soft target around a score."""
+    p = soft_targets(torch.tensor(score), inputs.recipe.soft_target).double().numpy()
+    draw = sampling.rng(inputs.recipe.seed, *key, "number")
+    return int(draw.choice(len(p), p=p / p.sum()))
+
+
+def _ask(
+    inputs: Inputs,
+    tree: TokenTree,
+    tip: int,
+    row: int,
+    metric: int,
+    score: int,
+    reason: list[int],
+    reads: Reads,
+) -> None:
+    """Hang one question with its number and reason below `tip`, in the recipe's style."""
+    template = inputs.student.template
+    question = template.questions[metric]
+    if inputs.recipe.style == CHAIN_OF_THOUGHT and reason:
+        asked = tree.extend(tip, question)
+        end = tree.extend(asked, reason)
+        reads.reason(row, asked, reason, end)
+        reads.number(row, tree.ask(end, (), template.tree))
+        return
+    columns = tree.ask(tip, question, template.tree)
+    reads.number(row, columns)
+    if reason:
+        number = [token for _, token in template.tree.steps[score]]
+        last = tree.extend(columns[0], number)
+        reads.reason(row, last, reason, tree.extend(last, reason))
+
+
+def _reason(inputs: Inputs, text: str) -> list[int]:
+    """A reason's tokens, in the recipe's style; one that is too long for scoring is cut."""
+    if not text:
+        return []
+    tokenizer, thinking = inputs.student.processor.tokenizer, inputs.student.template.thinking
+    if thinking is not None:
+        ids = tokenizer(f"{text}\n", add_special_tokens=False)["input_ids"]
+        return thinking.closed(ids)
+    ids = tokenizer(f"\n{text}", add_special_tokens=False)["input_ids"]
+    return [*ids, tokenizer.eos_token_id]
+
+
+def read_out(inputs: Inputs, hidden: Tensor, reads: Reads) -> Tensor:
+    """Log probabilities (R, 101) of the numbers to be read."""
+    rows = torch.tensor(reads.rows, device=hidden.device)
+    columns = torch.tensor(reads.columns, device=hidden.device)
+    at = hidden[rows[:, None], columns]  # (R, N, D)
+    head = inputs.student.lm_head
+    return log_probabilities(head(at.to(head.weight.dtype)), inputs.student.template.tree)

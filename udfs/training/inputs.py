@@ -1,0 +1,71 @@
+"""What losses are computed from: a student, its examples, and what is known of them beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from udfs import captions
+from udfs.training import sentences
+from udfs.training.examples import Examples
+from udfs.training.features import Words
+from udfs.training.recipe import Recipe, Stage
+from udfs.training.student import Student
+from udfs.training.tree import TokenTree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Inputs:
+    """`features` (N, I, F) is what the projector reads of each image; `words`, captions' codes, and
+    `sentences`, what a sentence encoder says of each of `texts`, are set where a stage needs them.
+    """
+
+    def __init__(self, student: Student, examples: Examples, features: Any, recipe: Recipe) -> None:
+        self.student = student
+        self.examples = examples
+        self.features = features
+        self.recipe = recipe
+        self.texts = examples.texts()
+        self.words: Words | None = None
+        self.sentences: NDArray[np.float32] | None = None
+        self._encoder = captions.encoder(student.processor)
+        self._tokens: dict[tuple[str, int], list[int]] = {}
+
+    def encode(self, text: str, limit: int) -> list[int]:
+        """A caption's tokens, at most `limit`, without special tokens, as the scorer makes them."""
+        known = self._tokens.get((text, limit))
+        if known is None:
+            known, _ = self._encoder(captions.clean(text), limit)
+            self._tokens[text, limit] = known
+        return known
+
+    def tell(self, tree: TokenTree, last: int, text: str, stage: Stage) -> int:
+        """Hang a caption, and what follows every caption, below `last`; return the last index."""
+        tip = tree.extend(last, self.encode(text, stage.caption_tokens))
+        return tree.extend(tip, self.student.template.after)
+
+    def images(self, rows: Sequence[int]) -> Tensor:
+        """Image tokens (B, I, D) of images by index."""
+        import torch
+
+        device = self.student.model.device
+        read = torch.from_numpy(np.stack([self.features[row] for row in rows])).to(device)
+        return self.student.image_tokens(read.float())
+
+    def read_sentences(self, folder: Path) -> None:
+        """Let the sentence encoder read all captions, as far as a stage reads them; what it says is
+        kept in `folder`."""
+        limit = max(s.caption_tokens for s in self.recipe.stages if s.reads_sentences)
+        decode = self.student.processor.tokenizer.decode
+        texts = [decode(self.encode(text, limit)) for text in self.texts]
+        self.sentences = sentences.cached(folder, self.recipe.sentence_encoder, texts)
+
+    def temperature(self, stage: Stage) -> float:
+        """The stage's, or else the recipe's."""
+        return stage.temperature or self.recipe.temperature
