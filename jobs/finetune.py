@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from pyspark.sql import SparkSession
 
 from udfs import models, starter
+from udfs.standin import StandinError
 from udfs.training import adapter
 from udfs.training.checkpoints import CheckpointError
 from udfs.training.examples import ExamplesError
@@ -47,7 +48,7 @@ class FinetuneConfig(JobConfig):
     captions: str | None = Field(
         default=None,
         description="pairs table (uid, image, caption) of captions that match their images: for the"
-        " losses align, contrast and rank, and for images that --instructions lacks",
+        " losses align, compare, contrast and rank, and for images that --instructions lacks",
     )
     pairs: str | None = Field(
         default=None, description="further table of uid and image, for images of --instructions"
@@ -176,7 +177,7 @@ def run(spark: SparkSession, config: FinetuneConfig) -> dict[str, Any]:
     )
     try:
         result = _fit(settings, config)
-    except (ExamplesError, CheckpointError) as error:
+    except (ExamplesError, CheckpointError, StandinError) as error:
         raise UsageError(str(error)) from None
     say(f"saved {output}; score with: mlm-filter score --model {output} ...")
     kept = ("instructions", "captions", "images", "held_out_instructions", "left_out")

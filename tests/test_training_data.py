@@ -13,7 +13,7 @@ import torch
 from tiny_examples import recipe
 
 from udfs import number_tree, readout
-from udfs.training import alter, examples, sampling
+from udfs.training import alter, examples, garble, sampling
 from udfs.training.balance import BINS, MOST_REPEATS, balanced
 from udfs.training.examples import Examples, ExamplesError
 from udfs.training.numbers import log_probabilities
@@ -116,6 +116,21 @@ def test_an_altered_caption_differs_in_words_of_a_kind() -> None:
 
 def test_a_caption_without_such_words_has_no_altered_copy() -> None:
     assert alter.altered("Nothing here can change.", sampling.rng(0)) is None
+
+
+def test_a_garbled_caption_is_made_of_the_caption_and_is_not_it() -> None:
+    caption = "Two cats sleep on a red mat, one of them large."
+    words = sorted(caption.split())
+    found = {garble.garbled(caption, sampling.rng(i, "garbled")) for i in range(60)}
+    assert caption not in found
+    assert None not in found
+    shuffled = [text for text in found if text and sorted(text.split()) == words]
+    shorter = [text for text in found if text and len(text.split()) < len(words)]
+    misread = [text for text in found if text and len(text) == len(caption)]
+    assert min(len(shuffled), len(shorter), len(misread)) > 5
+    assert all(set(text.split()) <= set(words) for text in shorter)
+    assert garble.garbled("A red cat.", sampling.rng(0)) is None
+    assert garble.garbled("1 2 3 4", np.random.default_rng(3)) != "1 2 3 4"
 
 
 def test_each_row_comes_once_an_epoch() -> None:

@@ -14,7 +14,7 @@ import torch
 from tiny_examples import recipe
 
 from udfs import number_tree
-from udfs.training import adapter, examples, features, losses, sentences
+from udfs.training import adapter, asking, examples, features, losses, sentences
 from udfs.training.asking import drawn
 from udfs.training.examples import Examples
 from udfs.training.numbers import (
@@ -84,8 +84,9 @@ def test_the_first_digit_tells_nearly_all_odds() -> None:
 
 
 def test_a_score_learned_by_steps_costs_what_its_number_does(
-    internvl: Path, data: Examples, tmp_path: Path
+    internvl: Path, data: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(asking, "REST", 1.0)
     how = recipe(
         {"weights": {"score": 1}},
         {"weights": {"score": 1}, "sampled_numbers": True},

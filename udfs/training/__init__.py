@@ -4,6 +4,7 @@ recipe.py       what is trained how: stages, losses and their weights
 examples.py     the folder of examples that `mlm-filter finetune` writes and training reads
 balance.py      which scored pairs an epoch sees: flat over score values
 alter.py        captions with one detail changed, for ranking without a teacher
+garble.py       captions with their writing spoiled, likewise
 sampling.py     what each step sees, a pure function of seed and step
 plans.py        the same, laid out for each micro-batch of a stage
 tree.py         one sequence for an image and many captions, as a tree of tokens

@@ -29,7 +29,10 @@ from udfs.training.tree import TokenTree
 if TYPE_CHECKING:
     from torch import Tensor
 
-ITM, ODF = METRICS.index("itm"), METRICS.index("odf")
+ITM, ODF, CTQ = (METRICS.index(metric) for metric in ("itm", "odf", "ctq"))
+REST = 0.1
+"""Weight of the part of a number that is drawn: it tells next to nothing of the score, and at full
+weight its noise drowns what the first digit has to teach."""
 
 
 def rank(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> Tensor:
@@ -38,8 +41,8 @@ def rank(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> Tensor:
     trees: list[TokenTree] = []
     fitting: list[int] = []  # ITM of captions that match ...
     strange: list[int] = []  # ... and of those that do not
-    better: list[int] = []  # ODF of such with an altered copy ...
-    worse: list[int] = []  # ... and of the copy
+    better: list[int] = []  # the detail of such with an altered copy, the writing of such with ...
+    worse: list[int] = []  # ... a garbled one, and those of the copies
     for row, image in enumerate(ranked):
         tree, last = student.with_image()
         trees.append(tree)
@@ -53,16 +56,18 @@ def rank(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> Tensor:
             return [reads.number(row, tree.ask(tip, questions[m], numbers)) for m in metrics]
 
         strange.extend(put(text, ITM)[0] for text in image.rivals)
-        for text, changed in zip(image.own, image.altered, strict=True):
+        for text, *copies in zip(image.own, image.altered, image.garbled, strict=True):
             # Cut first: a change beyond the cut would be none.
-            copy = changed and inputs.encode(changed, stage.caption_tokens)
-            if copy and copy != inputs.encode(text, stage.caption_tokens):
-                itm, odf = put(text, ITM, ODF)
-                better.append(odf)
-                worse.append(put(changed or "", ODF)[0])
-            else:
-                (itm,) = put(text, ITM)
+            own = inputs.encode(text, stage.caption_tokens)
+            spoiled = [
+                (metric, copy)
+                for metric, copy in zip((ODF, CTQ), copies, strict=True)
+                if copy and inputs.encode(copy, stage.caption_tokens) not in ([], own)
+            ]
+            itm, *rest = put(text, ITM, *(metric for metric, _ in spoiled))
             fitting.append(itm)
+            better.extend(rest)
+            worse.extend(put(copy, metric)[0] for metric, copy in spoiled)
     images = inputs.images([image.image for image in ranked])
     if not (better or strange):
         # Nothing to rank, but processes that train together all need a gradient.
@@ -126,7 +131,8 @@ def score(inputs: Inputs, scored: Sequence[Asked], stage: Stage, turn: int) -> d
 
 
 def _stepwise(inputs: Inputs, hidden: Tensor, reads: Reads, targets: Sequence[float]) -> Tensor:
-    """The score loss, exact for the first digit, and for the rest of one number drawn."""
+    """The score loss, exact for the first digit, and a little of it for the rest of one number
+    drawn."""
     head, tree = inputs.student.lm_head.weight, inputs.student.template.tree
     roots = hidden[reads.rows, [columns[0] for columns in reads.columns]]
     scores = torch.tensor(targets, device=hidden.device)
@@ -135,7 +141,7 @@ def _stepwise(inputs: Inputs, hidden: Tensor, reads: Reads, targets: Sequence[fl
     if reads.step_rows:
         at = hidden[reads.step_rows, reads.step_columns]
         log_p = path_log_probabilities(at, reads.step_nodes, reads.step_tokens, head, tree)
-        loss = loss - log_p.sum() / len(targets)
+        loss = loss - REST * log_p.sum() / len(targets)
     return loss
 
 

@@ -9,7 +9,7 @@ A stage is a number of steps over a mix of losses, each with a weight:
 - `compare`: coordinates of caption and image, in which those that match are the same, shall stand
   side by side where one layer's MLP multiplies them (`comparing.py`).
 - `contrast`: the last hidden state after an image against that after its caption (InfoNCE).
-- `rank`: captions of one image whose order is known without a teacher (its own, altered, of another
+- `rank`: captions of one image whose order is known without a teacher (its own, spoiled, of another
   image), ranked by the scores that the model reads out.
 - `score`: cross-entropy of the read-out distribution against the teacher's score.
 - `reason`: next-token loss of the teacher's reason, after the score (rationalization) or before it
@@ -70,9 +70,9 @@ class Stage(_Frozen):
     caption_tokens: int = Field(default=48, ge=4, description="captions are cut at so many tokens")
     sampled_numbers: bool = Field(
         default=False,
-        description="learn the first digit of each score, and the rest of one number drawn around"
-        " it, and rank by the first digit: half of the tokens of reading whole distributions, with"
-        " the same mean gradient for soft targets",
+        description="learn the first digit of each score, and (weighing little) the rest of one"
+        " number drawn around it, and rank by the first digit: half of the tokens of reading whole"
+        " distributions",
     )
     temperature: float | None = Field(
         default=None, gt=0, description="of distill, align and contrast; None: the recipe's"

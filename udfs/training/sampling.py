@@ -15,6 +15,7 @@ from udfs.metrics import METRICS
 from udfs.training.alter import altered
 from udfs.training.balance import balanced
 from udfs.training.examples import Examples
+from udfs.training.garble import garbled
 
 LOOKALIKES = (3, 40)
 """Rivals by looks come from these ranks of nearest images: the nearest may be the same figure."""
@@ -26,12 +27,14 @@ TRIES = 50
 
 @dataclass(frozen=True)
 class Ranked:
-    """An image with captions whose order is known: `own` that match it, `altered` copies (None
-    where there is none) of each, and `rivals` of other images."""
+    """An image with captions whose order is known: `own` that match it, of each a copy with details
+    `altered` and one with its writing `garbled` (None where there is none), and `rivals` of other
+    images."""
 
     image: int
     own: tuple[str, ...]
     altered: tuple[str | None, ...]
+    garbled: tuple[str | None, ...]
     rivals: tuple[str, ...]
 
 
@@ -62,7 +65,7 @@ def ranked(
     near: NDArray[np.int64] | None,
     key: tuple[object, ...],
 ) -> Ranked:
-    """One of an image's own captions, an altered copy, and captions of other images: in turn of
+    """One of an image's own captions, its spoiled copies, and captions of other images: in turn of
     the same group, of a look-alike (`near` (N, K) nearest images), and of any."""
     draw = rng(*key, examples.uids[image])
     own = examples.captions[image]
@@ -74,7 +77,8 @@ def ranked(
         text = texts[draw.integers(len(texts))] if texts else ""
         if text and other != image and text not in own and text not in others:
             others.append(text)
-    return Ranked(image, (caption,), (altered(caption, draw),), tuple(others))
+    copies = (altered(caption, draw),), (garbled(caption, draw),)
+    return Ranked(image, (caption,), *copies, tuple(others))
 
 
 def _other(
