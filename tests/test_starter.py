@@ -403,3 +403,39 @@ def _png() -> bytes:
     from pictures import encoded, picture
 
     return encoded(picture())
+
+
+def test_the_adapter_that_is_shipped_is_small_and_of_the_recipe_in_conf() -> None:
+    import yaml
+    from safetensors import safe_open
+
+    from udfs.training.recipe import Recipe
+
+    root = Path(__file__).parents[1]
+    folder = root / "udfs" / "starter_adapter"
+    assert starter.is_trained()
+    assert starter.shipped_adapter().keys() == {file.name for file in folder.iterdir()}
+    assert not {file.suffix for file in folder.iterdir()} & {".bin", ".pt", ".pkl", ".py"}
+    file = folder / "adapter_model.safetensors"
+    assert file.stat().st_size <= 16e6
+    with safe_open(file, "pt") as weights:
+        assert any("projector" in name for name in weights.keys())  # noqa: SIM118 - no mapping
+    told = Recipe.model_validate_json((folder / "recipe.json").read_text())
+    conf = yaml.safe_load((root / "conf" / "starter_recipe.yaml").read_text())
+    assert Recipe.model_validate(conf) == told
+
+
+def test_the_starter_tells_good_writing_from_bad() -> None:
+    from udfs import models
+
+    scorer = models.load(models.ModelConfig(starter.STARTER))
+    good = "The photograph shows a man who stands beside a wooden table and reads a newspaper."
+    bad = (
+        "table a beside reads man. The wooden newspaper stands who photograph a",
+        "IMG_0042_final.jpg",
+        "World | Page 28 | Forum",
+    )
+    found = scorer.score([_png()] * 4, [good, *bad])
+    writing = [answer.expectation[2] for answer in found if answer.expectation is not None]
+    assert len(writing) == 4
+    assert writing[0] > max(writing[1:]) + 20
