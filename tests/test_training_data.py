@@ -121,16 +121,16 @@ def test_a_caption_without_such_words_has_no_altered_copy() -> None:
 def test_a_garbled_caption_is_made_of_the_caption_and_is_not_it() -> None:
     caption = "Two cats sleep on a red mat, one of them large."
     words = sorted(caption.split())
-    found = {garble.garbled(caption, sampling.rng(i, "garbled")) for i in range(60)}
+    made = [garble.garbled(caption, sampling.rng(i, "garbled")) for i in range(60)]
+    found = {text for text in made if text}  # now and then nothing comes of it
     assert caption not in found
-    assert None not in found
-    shuffled = [text for text in found if text and sorted(text.split()) == words]
-    shorter = [text for text in found if text and len(text.split()) < len(words)]
-    misread = [text for text in found if text and len(text) == len(caption)]
+    assert len(found) > 50
+    shuffled = [text for text in found if sorted(text.split()) == words]
+    shorter = [text for text in found if len(text.split()) < len(words)]
+    misread = [text for text in found if len(text) == len(caption)]
     assert min(len(shuffled), len(shorter), len(misread)) > 5
     assert all(set(text.split()) <= set(words) for text in shorter)
     assert garble.garbled("A red cat.", sampling.rng(0)) is None
-    assert garble.garbled("1 2 3 4", np.random.default_rng(3)) != "1 2 3 4"
 
 
 def test_each_row_comes_once_an_epoch() -> None:
