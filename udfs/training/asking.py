@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 ITM, ODF, CTQ = (METRICS.index(metric) for metric in ("itm", "odf", "ctq"))
 REST = 0.1
-"""Weight of the part of a number that is drawn: it tells next to nothing of the score, and at full
-weight its noise drowns what the first digit has to teach."""
+"""Weight of the part of a number that is drawn, which tells next to nothing of the score: at full
+weight its noise is most of the gradient, and training of all layers stood still
+(udfs/starter_adapter/README.md)."""
 
 
 def rank(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> Tensor:
