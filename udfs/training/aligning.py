@@ -46,7 +46,7 @@ def align(inputs: Inputs, pairs: Sequence[tuple[int, str]], stage: Stage) -> Ten
     normalize = torch.nn.functional.normalize
     seen = normalize(images.float().mean(dim=1) / spread, dim=-1)
     told = normalize((words - mean) / spread, dim=-1)
-    return losses.info_nce(seen @ told.T / inputs.temperature(stage), same(pairs))
+    return losses.info_nce(seen @ told.T / inputs.temperature(stage), _same(pairs))
 
 
 def contrast(inputs: Inputs, pairs: Sequence[tuple[int, str]], stage: Stage) -> Tensor:
@@ -67,10 +67,10 @@ def contrast(inputs: Inputs, pairs: Sequence[tuple[int, str]], stage: Stage) -> 
     # Centred: what all images (all captions) share is most of a hidden state and says nothing.
     normalize = torch.nn.functional.normalize
     a, b = (normalize(x.float() - x.float().mean(dim=0), dim=-1) for x in (a, b))
-    return losses.info_nce(a @ b.T / inputs.temperature(stage), same(pairs))
+    return losses.info_nce(a @ b.T / inputs.temperature(stage), _same(pairs))
 
 
-def same(pairs: Sequence[tuple[int, str]]) -> Tensor:
+def _same(pairs: Sequence[tuple[int, str]]) -> Tensor:
     """(B, B): pairs with the same image or the same caption are no rivals."""
     images = np.array([image for image, _ in pairs])
     texts = np.array([text for _, text in pairs], dtype=object)

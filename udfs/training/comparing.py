@@ -18,11 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch  # noqa: TID253 - as in objective.py
 
 from udfs.metrics import METRICS
-from udfs.training import sampling
+from udfs.training import features, sampling
 from udfs.training.common_space import CommonSpace, common_space
 from udfs.training.inputs import Inputs
 from udfs.training.recipe import Stage
@@ -56,9 +55,8 @@ def space(inputs: Inputs) -> CommonSpace:
     many as the adapter can read."""
     assert inputs.sentences is not None
     assert inputs.recipe.lora is not None
-    index = {text: i for i, text in enumerate(inputs.texts)}
-    pairs = [(image, index[text]) for image, text in inputs.examples.pairs()]
-    means = np.stack([np.asarray(f, dtype=np.float32).mean(axis=0) for f in inputs.features])
+    pairs = [(image, inputs.text_rows[text]) for image, text in inputs.examples.pairs()]
+    means = features.means(inputs.features)
     return common_space(inputs.sentences, means, pairs, inputs.recipe.lora.rank)
 
 
@@ -86,14 +84,14 @@ def look(
     stage: Stage,
 ) -> Seen:
     """Captions behind images: each image's own, and as many of the `others` for each."""
-    student, index = inputs.student, {text: i for i, text in enumerate(inputs.texts)}
+    student = inputs.student
     device = student.model.device
     beside = len(others) // max(1, len(pairs))
     trees, places, texts, shown = [], [], [], []
     for row, (image, caption) in enumerate(pairs):
         tree, last = student.with_image()
         trees.append(tree)
-        for text in (index[caption], *others[row * beside : (row + 1) * beside]):
+        for text in (inputs.text_rows[caption], *others[row * beside : (row + 1) * beside]):
             tip = inputs.tell(tree, last, inputs.texts[text], stage)
             asked = [tree.extend(tip, student.template.questions[m]) for m in ASKED]
             places += [(row, column) for column in (tip, *asked)]

@@ -139,6 +139,11 @@ def cached(
     return np.lib.format.open_memmap(data, mode="r")
 
 
+def means(features: Any) -> NDArray[np.float32]:
+    """The mean (N, F) over each image's I features."""
+    return np.stack([np.asarray(f, dtype=np.float32).mean(axis=0) for f in features])
+
+
 def _features(student: Student, pictures: Sequence[bytes]) -> NDArray[np.float32]:
     """What arrives at the projector for these pictures, (B, I, F)."""
     import torch

@@ -32,6 +32,7 @@ class Inputs:
         self.features = features
         self.recipe = recipe
         self.texts = examples.texts()
+        self.text_rows = {text: row for row, text in enumerate(self.texts)}
         self.words: Words | None = None
         self.sentences: NDArray[np.float32] | None = None
         self._encoder = captions.encoder(student.processor)

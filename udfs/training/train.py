@@ -173,7 +173,7 @@ def _schedule(step: int, stage: Stage) -> float:
 
 def _nearest(features: Any, count: int = sampling.LOOKALIKES[1]) -> Any:
     """For each image the nearest others by the cosine of their mean features, (N, K)."""
-    mean = np.stack([np.asarray(f, dtype=np.float32).mean(axis=0) for f in features])
+    mean = frozen.means(features)
     mean -= mean.mean(axis=0)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True) + 1e-6
     rows = []
