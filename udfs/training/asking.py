@@ -36,10 +36,12 @@ weight its noise is most of the gradient, and training of all layers stood still
 (udfs/starter_adapter/README.md)."""
 
 
-def rank(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> Tensor:
-    """Captions of images whose order is known, ranked by what the questions read out."""
+def known(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> dict[str, Tensor]:
+    """`rank` and `assume`, as far as the stage has them: captions of images whose order is known,
+    ranked by what the questions read out, and the scores that are assumed of them."""
     student, reads = inputs.student, Reads()
     trees: list[TokenTree] = []
+    pairs: list[tuple[int, str]] = []  # those whose scores are assumed
     fitting: list[int] = []  # ITM of captions that match ...
     strange: list[int] = []  # ... and of those that do not
     better: list[int] = []  # the detail of such with an altered copy, the writing of such with ...
@@ -52,9 +54,16 @@ def rank(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> Tensor:
             tree = trees[row]
             tip = inputs.tell(tree, last, text, stage)
             questions, numbers = student.template.questions, student.template.tree
-            if stage.sampled_numbers:
-                return [reads.number(row, [tree.extend(tip, questions[m])]) for m in metrics]
-            return [reads.number(row, tree.ask(tip, questions[m], numbers)) for m in metrics]
+            asked = range(len(METRICS)) if stage.weights.assume else metrics
+            if stage.weights.assume:
+                pairs.append((ranked[row].image, text))
+            found = {
+                m: reads.number(row, [tree.extend(tip, questions[m])])
+                if stage.sampled_numbers
+                else reads.number(row, tree.ask(tip, questions[m], numbers))
+                for m in asked
+            }
+            return [found[m] for m in metrics]
 
         strange.extend(put(text, ITM)[0] for text in image.rivals)
         for text, *copies in zip(image.own, image.altered, image.garbled, strict=True):
@@ -70,21 +79,35 @@ def rank(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> Tensor:
             better.extend(rest)
             worse.extend(put(copy, metric)[0] for metric, copy in spoiled)
     images = inputs.images([image.image for image in ranked])
-    if not (better or strange):
+    if not (better or strange or pairs):
         # Nothing to rank, but processes that train together all need a gradient.
-        return 0 * images.sum()
+        return {"rank": 0 * images.sum()}
     hidden = student.hidden(trees, images)
+    found: dict[str, Tensor] = {}
+    head, numbers = student.lm_head.weight, student.template.tree
     if stage.sampled_numbers:
-        roots = hidden[reads.rows, [column for (column,) in reads.columns]]
-        odds = begun_odds(roots, student.lm_head.weight, student.template.tree)
+        read = hidden[reads.rows, [column for (column,) in reads.columns]]
+        odds = begun_odds(read, head, numbers)
     else:
-        odds = log_odds(read_out(inputs, hidden, reads))
-    # A caption that matches its image is better than one that does not match another: a score
-    # has to rank all pairs, not an image's captions alone.
-    found = [losses.rank_loss(odds[fitting][:, None], odds[strange])] if strange else []
-    if better:
-        found.append(losses.rank_loss(odds[better], odds[worse]))
-    return torch.stack(found).mean()
+        read = read_out(inputs, hidden, reads)
+        odds = log_odds(read)
+    if stage.weights.rank:
+        # A caption that matches its image is better than one that does not match another: a score
+        # has to rank all pairs, not an image's captions alone.
+        parts = [losses.rank_loss(odds[fitting][:, None], odds[strange])] if strange else []
+        if better:
+            parts.append(losses.rank_loss(odds[better], odds[worse]))
+        found["rank"] = torch.stack(parts).mean() if parts else 0 * hidden.sum()
+    if stage.weights.assume:
+        assert inputs.assumed is not None
+        scores = torch.from_numpy(inputs.assumed.scores(pairs)).flatten().to(odds)
+        spread, distance = inputs.recipe.soft_target, inputs.recipe.distance
+        found["assume"] = (
+            losses.begun_loss(read, head, numbers, scores, spread, distance)
+            if stage.sampled_numbers
+            else losses.score_loss(read, scores, spread, distance)
+        )
+    return found
 
 
 def score(inputs: Inputs, scored: Sequence[Asked], stage: Stage, turn: int) -> dict[str, Tensor]:

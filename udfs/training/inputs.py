@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from udfs import captions
 from udfs.training import sentences
+from udfs.training.assumed import Assumed
 from udfs.training.examples import Examples
 from udfs.training.features import Words
 from udfs.training.recipe import Recipe, Stage
@@ -35,6 +36,8 @@ class Inputs:
         self.text_rows = {text: row for row, text in enumerate(self.texts)}
         self.words: Words | None = None
         self.sentences: NDArray[np.float32] | None = None
+        assumes = any(stage.weights.assume for stage in recipe.stages)
+        self.assumed = Assumed(examples, recipe.seed) if assumes else None
         self._encoder = captions.encoder(student.processor)
         self._tokens: dict[tuple[str, int], list[int]] = {}
 

@@ -57,8 +57,8 @@ class Objective(torch.nn.Module):
             )
         if weights.contrast and plan.pairs:
             found["contrast"] = aligning.contrast(inputs, plan.pairs, stage)
-        if weights.rank and plan.ranked:
-            found["rank"] = asking.rank(inputs, plan.ranked, stage)
+        if stage.ranks and plan.ranked:
+            found |= asking.known(inputs, plan.ranked, stage)
         if plan.scored and (weights.score or weights.reason):
             found |= asking.score(inputs, plan.scored, stage, plan.turn)
         return found

@@ -60,7 +60,7 @@ class Planner:
             rows = sampling.turn(len(self.pairs), stage.pairs, turn, *key, "pairs")
             pairs = [self.pairs[row] for row in rows]
         ranked: list[Ranked] = []
-        if weights.rank:
+        if stage.ranks:
             for row in sampling.turn(len(self.captioned), stage.ranked, turn, *key, "ranked"):
                 ranked.append(
                     sampling.ranked(
@@ -100,7 +100,7 @@ class Planner:
         for names, size, rows, what in (
             (("distill",), stage.pairs, self.texts, "captions"),
             (("align", "compare", "contrast"), stage.pairs, len(self.pairs), matching),
-            (("rank",), stage.ranked, len(self.captioned), matching),
+            (("rank", "assume"), stage.ranked, len(self.captioned), matching),
             (("score",), stage.scored, len(self.examples.scored), "scored pairs"),
             (("reason",), stage.scored, int(reasons), "reasons"),
         ):

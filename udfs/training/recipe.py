@@ -11,6 +11,8 @@ A stage is a number of steps over a mix of losses, each with a weight:
 - `contrast`: the last hidden state after an image against that after its caption (InfoNCE).
 - `rank`: captions of one image whose order is known without a teacher (its own, spoiled, of another
   image), ranked by the scores that the model reads out.
+- `assume`: the same captions against scores that are assumed from what is known of them
+  (`assumed.py`).
 - `score`: cross-entropy of the read-out distribution against the teacher's score.
 - `reason`: next-token loss of the teacher's reason, after the score (rationalization) or before it
   (chain of thought).
@@ -44,6 +46,7 @@ class Weights(_Frozen):
     compare: float = Field(default=0.0, ge=0)
     contrast: float = Field(default=0.0, ge=0)
     rank: float = Field(default=0.0, ge=0)
+    assume: float = Field(default=0.0, ge=0)
     score: float = Field(default=0.0, ge=0)
     reason: float = Field(default=0.0, ge=0)
 
@@ -64,7 +67,7 @@ class Stage(_Frozen):
         ge=0,
         description="pairs (or texts) a step, for distill, align, compare, contrast",
     )
-    ranked: int = Field(default=8, ge=0, description="images a step, for rank")
+    ranked: int = Field(default=8, ge=0, description="images a step, for rank and assume")
     rivals: int = Field(default=4, ge=1, description="other images' captions beside an image's own")
     scored: int = Field(default=8, ge=0, description="images with teacher's scores a step")
     caption_tokens: int = Field(default=48, ge=4, description="captions are cut at so many tokens")
@@ -102,6 +105,11 @@ class Stage(_Frozen):
         if self.weights.compare and self.frozen_layers:
             raise ValueError(f"stage {self.name!r}: compare trains the layers below its depth")
         return self
+
+    @property
+    def ranks(self) -> bool:
+        """Whether it sees images with captions whose order is known."""
+        return bool(self.weights.rank or self.weights.assume)
 
     @property
     def reads_sentences(self) -> bool:

@@ -1,0 +1,117 @@
+"""Scores of pairs that no teacher has seen, from what is known of them in training alone.
+
+Of a pair that is made for training it is known whether the caption is the image's own, another's,
+or a spoiled copy of its own. A scorer does not see that, but a teacher's scores follow it closely:
+boosted trees that are told so are near them on books that they have not seen, without a look at the
+image (figures in udfs/starter_adapter/README.md). So a student can learn all four scores from as
+many pairs as there are images with captions, not only from the few that a teacher was paid for
+(generalized distillation, arXiv 1511.03643).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from udfs.metrics import METRICS
+from udfs.training.examples import Examples, ExamplesError
+
+FEWEST = 60
+"""Scored pairs, without which there is nothing to learn from."""
+COMMON = 3
+"""A word that so many matching captions have is known."""
+_WORD = re.compile(r"\w+")
+
+
+class Assumed:
+    """Assumes scores of (image, caption) pairs of `examples`, from those that are scored there.
+
+    Raises ExamplesError where fewer than FEWEST pairs have scores of some metric.
+    """
+
+    def __init__(self, examples: Examples, seed: int = 0) -> None:
+        self._examples = examples
+        matching = {text for own in examples.captions for text in own}
+        seen = Counter(word for text in matching for word in set(_words(text)))
+        self._common = {word for word, count in seen.items() if count >= COMMON}
+        self._owners: dict[str, list[int]] = {}
+        for image, own in enumerate(examples.captions):
+            for text in own:
+                self._owners.setdefault(text, []).append(image)
+        self._models = self._learn(seed)
+
+    def scores(self, pairs: Sequence[tuple[int, str]]) -> NDArray[np.float64]:
+        """Scores (P, 4) of pairs, 0..100, in the order of METRICS."""
+        facts = np.array([self.facts(*pair) for pair in pairs])
+        found = np.stack([model.predict(facts) for model in self._models], axis=1)
+        return np.clip(found, 0, 100)
+
+    def facts(self, image: int, caption: str) -> list[float]:
+        """What is known of a pair, in numbers: whose caption it is, how it differs from the image's
+        own, and how it is written."""
+        own = self._examples.captions[image]
+        owners = self._owners.get(caption, [])
+        groups = self._examples.groups
+        words = _words(caption)
+        source = max(own, key=lambda text: _likeness(text, caption), default="")
+        said = set(_words(source))
+        count = max(1, len(words))
+        return [
+            float(caption in own),
+            float(bool(owners) and image not in owners),
+            float(any(groups[owner] == groups[image] for owner in owners if owner != image)),
+            _likeness(source, caption),
+            difflib.SequenceMatcher(None, _words(source), words, autojunk=False).ratio(),
+            sum(word in said for word in words) / count,
+            len(said.intersection(words)) / max(1, len(said)),
+            sum(word not in self._common for word in words) / count,
+            len(set(words)) / count,
+            len(words),
+            sum(map(len, words)) / count,
+            *(
+                len(re.findall(p, caption)) / count
+                for p in (",", r"\.", "[A-Z]", "[0-9]", r"[_/|]")
+            ),
+            float(caption.rstrip().endswith((".", "?", "!"))),
+            float(caption[:1].isupper()),
+        ]
+
+    def _learn(self, seed: int) -> list[Any]:
+        """A model of each metric."""
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        scored = self._examples.scored
+        facts = np.array([self.facts(pair.image, pair.caption) for pair in scored])
+        models = []
+        for m, metric in enumerate(METRICS):
+            scores = np.array([pair.scores[m] for pair in scored])
+            rows = ~np.isnan(scores)
+            if rows.sum() < FEWEST:
+                raise ExamplesError(
+                    f"assume needs {FEWEST} pairs with scores of {metric}; there are {rows.sum()}"
+                )
+            model = HistGradientBoostingRegressor(
+                max_iter=120,
+                learning_rate=0.06,
+                max_leaf_nodes=12,
+                l2_regularization=1.0,
+                early_stopping=False,
+                random_state=seed,
+            )
+            models.append(model.fit(facts[rows], scores[rows]))
+        return models
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _likeness(a: str, b: str) -> float:
+    """Share of two texts' letters that stand in both in the same order, roughly (0..1)."""
+    return difflib.SequenceMatcher(None, a, b, autojunk=False).quick_ratio()
