@@ -23,6 +23,7 @@ from udfs.training.numbers import (
     log_probabilities,
     path,
     path_log_probabilities,
+    stand_ins,
 )
 from udfs.training.objective import Objective
 from udfs.training.plans import Plan, Planner
@@ -81,6 +82,30 @@ def test_the_first_digit_tells_nearly_all_odds() -> None:
         hidden[:, i, 0] = 1 if node.depth == 1 else 0
     exact = log_odds(log_probabilities(hidden @ head.T, tree))
     assert torch.allclose(begun_odds(hidden[:, 0], head, tree), exact, atol=1e-2)
+
+
+def test_a_number_that_begins_like_others_is_learned_as_its_neighbour() -> None:
+    tokenizer = tiny_models.tokenizer()
+    _, tree = number_tree.build(
+        lambda text: list(tokenizer(text, add_special_tokens=False)["input_ids"]), "Score: "
+    )
+    stand_in = stand_ins(tree)
+    assert stand_in[:11] == [0, 0, 0, 0, 0, 0, 10, 10, 10, 10, 10]
+    assert stand_in[10:] == [*range(10, 100), 99]
+    head = torch.eye(len(tokenizer))
+    digits = sorted({steps[0][1] for steps in tree.steps})
+    hidden = torch.zeros(len(digits), len(tokenizer))
+    for row, digit in enumerate(digits):  # sure of each digit
+        hidden[row, digit] = 20
+    best = {}
+    for score in (0, 4, 44, 100):
+        found = [
+            float(losses.begun_loss(row[None], head, tree, torch.tensor([float(score)]), 1.0, 0.0))
+            for row in hidden
+        ]
+        best[score] = digits[int(np.argmin(found))]
+    own = {number: tree.steps[number][0][1] for number in (0, 44, 99)}
+    assert best == {0: own[0], 4: own[0], 44: own[44], 100: own[99]}
 
 
 def test_a_score_learned_by_steps_costs_what_its_number_does(

@@ -1,5 +1,4 @@
-"""Losses over the scores that a model reads out: the teacher's, their reasons, and an order of
-captions that needs no teacher."""
+"""Losses over what a teacher said: its scores against those that a model reads out, its reasons."""
 
 from __future__ import annotations
 
@@ -8,106 +7,28 @@ from typing import TYPE_CHECKING
 
 import torch  # noqa: TID253 - as in objective.py
 
-from udfs.metrics import METRICS
 from udfs.prompts import CHAIN_OF_THOUGHT
 from udfs.training import losses, sampling
 from udfs.training.inputs import Inputs
 from udfs.training.numbers import (
-    begun_odds,
-    log_odds,
     log_probabilities,
     path,
     path_log_probabilities,
     soft_targets,
+    stand_ins,
 )
 from udfs.training.plans import Asked
 from udfs.training.reads import Reads
 from udfs.training.recipe import Stage
-from udfs.training.sampling import Ranked
 from udfs.training.tree import TokenTree
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ITM, ODF, CTQ = (METRICS.index(metric) for metric in ("itm", "odf", "ctq"))
 REST = 0.1
 """Weight of the part of a number that is drawn, which tells next to nothing of the score: at full
 weight its noise is most of the gradient, and training of all layers stood still
 (udfs/starter_adapter/README.md)."""
-
-
-def known(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> dict[str, Tensor]:
-    """`rank` and `assume`, as far as the stage has them: captions of images whose order is known,
-    ranked by what the questions read out, and the scores that are assumed of them."""
-    student, reads = inputs.student, Reads()
-    trees: list[TokenTree] = []
-    pairs: list[tuple[int, str]] = []  # those whose scores are assumed
-    fitting: list[int] = []  # ITM of captions that match ...
-    strange: list[int] = []  # ... and of those that do not
-    better: list[int] = []  # the detail of such with an altered copy, the writing of such with ...
-    worse: list[int] = []  # ... a garbled one, and those of the copies
-    for row, image in enumerate(ranked):
-        tree, last = student.with_image()
-        trees.append(tree)
-
-        def put(text: str, *metrics: int, row: int = row, last: int = last) -> list[int]:
-            tree = trees[row]
-            tip = inputs.tell(tree, last, text, stage)
-            questions, numbers = student.template.questions, student.template.tree
-            asked = range(len(METRICS)) if stage.weights.assume else metrics
-            if stage.weights.assume:
-                pairs.append((ranked[row].image, text))
-            found = {
-                m: reads.number(row, [tree.extend(tip, questions[m])])
-                if stage.sampled_numbers
-                else reads.number(row, tree.ask(tip, questions[m], numbers))
-                for m in asked
-            }
-            return [found[m] for m in metrics]
-
-        strange.extend(put(text, ITM)[0] for text in image.rivals)
-        for text, *copies in zip(image.own, image.altered, image.garbled, strict=True):
-            # Cut first: a change beyond the cut would be none.
-            own = inputs.encode(text, stage.caption_tokens)
-            spoiled = [
-                (metric, copy)
-                for metric, copy in zip((ODF, CTQ), copies, strict=True)
-                if copy and inputs.encode(copy, stage.caption_tokens) not in ([], own)
-            ]
-            itm, *rest = put(text, ITM, *(metric for metric, _ in spoiled))
-            fitting.append(itm)
-            better.extend(rest)
-            worse.extend(put(copy, metric)[0] for metric, copy in spoiled)
-    images = inputs.images([image.image for image in ranked])
-    if not (better or strange or pairs):
-        # Nothing to rank, but processes that train together all need a gradient.
-        return {"rank": 0 * images.sum()}
-    hidden = student.hidden(trees, images)
-    found: dict[str, Tensor] = {}
-    head, numbers = student.lm_head.weight, student.template.tree
-    if stage.sampled_numbers:
-        read = hidden[reads.rows, [column for (column,) in reads.columns]]
-        odds = begun_odds(read, head, numbers)
-    else:
-        read = read_out(inputs, hidden, reads)
-        odds = log_odds(read)
-    if stage.weights.rank:
-        # A caption that matches its image is better than one that does not match another: a score
-        # has to rank all pairs, not an image's captions alone.
-        parts = [losses.rank_loss(odds[fitting][:, None], odds[strange])] if strange else []
-        if better:
-            parts.append(losses.rank_loss(odds[better], odds[worse]))
-        found["rank"] = torch.stack(parts).mean() if parts else 0 * hidden.sum()
-    if stage.weights.assume:
-        assert inputs.assumed is not None
-        scores = torch.from_numpy(inputs.assumed.scores(pairs)).flatten().to(odds)
-        spread, distance = inputs.recipe.soft_target, inputs.recipe.distance
-        found["assume"] = (
-            losses.begun_loss(read, head, numbers, scores, spread, distance)
-            if stage.sampled_numbers
-            else losses.score_loss(read, scores, spread, distance)
-        )
-    return found
 
 
 def score(inputs: Inputs, scored: Sequence[Asked], stage: Stage, turn: int) -> dict[str, Tensor]:
@@ -170,10 +91,11 @@ def _stepwise(inputs: Inputs, hidden: Tensor, reads: Reads, targets: Sequence[fl
 
 
 def drawn(inputs: Inputs, score: float, key: tuple[object, ...]) -> int:
-    """A number drawn from the soft target around a score."""
+    """A number drawn from the soft target around a score, or its stand-in."""
     p = soft_targets(torch.tensor(score), inputs.recipe.soft_target).double().numpy()
     draw = sampling.rng(inputs.recipe.seed, *key, "number")
-    return int(draw.choice(len(p), p=p / p.sum()))
+    number = int(draw.choice(len(p), p=p / p.sum()))
+    return stand_ins(inputs.student.template.tree)[number]
 
 
 def _ask(

@@ -53,8 +53,8 @@ def begun_loss(
     hidden: Tensor, head: Tensor, tree: NumberTree, scores: Tensor, spread: float, distance: float
 ) -> Tensor:
     """`score_loss` as far as the first tokens of numbers go, from hidden states (R, D) at the root:
-    their exact share in the soft targets, and the mean's distance with each token's middle number.
-    """
+    the share in the soft targets of those that each stands for (`stand_ins`), and the mean's
+    distance with each token's middle number."""
     log_p, begins, middles = begun(hidden, head, tree)
     target = soft_targets(scores, spread) @ begins.T
     loss = -(target * log_p).sum(dim=-1).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ from udfs.number_tree import NUMBERS, NumberTree
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MOST_AWAY = 10
+"""Points by which a number may lie beside the middle of those that begin alike."""
 
 
 def log_probabilities(logits: Tensor, tree: NumberTree) -> Tensor:
@@ -56,15 +60,30 @@ def log_odds(log_p: Tensor, at: int = 50) -> Tensor:
     return log_p[..., at:].logsumexp(dim=-1) - log_p[..., :at].logsumexp(dim=-1)
 
 
+def stand_ins(tree: NumberTree) -> list[int]:
+    """For each number 0..100 the nearest one whose first token tells about where it lies.
+
+    Where each digit is a token, 4 begins like 40 to 49 and 100 like 10 to 19: a first token that is
+    learned for 4 says 44 to all that look no further. So 1 to 5 are learned as 0, 6 to 9 as 10 and
+    100 as 99. Where numbers are tokens, each stands for itself."""
+    first = [steps[0][1] for steps in tree.steps]
+    alike: dict[int, list[int]] = {}
+    for number, token in enumerate(first):
+        alike.setdefault(token, []).append(number)
+    middle = [statistics.median(alike[token]) for token in first]
+    clear = [n for n in range(NUMBERS) if abs(middle[n] - n) <= MOST_AWAY]
+    return [min(clear or [n], key=lambda other: abs(other - n)) for n in range(NUMBERS)]
+
+
 def begun(hidden: Tensor, head: Tensor, tree: NumberTree) -> tuple[Tensor, Tensor, Tensor]:
     """How numbers begin, from hidden states (R, D) at the root and the head's weights (V, D): log
-    probabilities (R, C) of the C first tokens, which numbers each begins (C, 101), as 0 or 1, and
-    their middle (C,), 0..100. Most of the vocabulary is not looked at."""
+    probabilities (R, C) of the C first tokens, which numbers each stands for (C, 101), as 0 or 1,
+    and their middle (C,), 0..100. Most of the vocabulary is not looked at."""
     import torch
 
     tokens = list(tree.nodes[0].children)
     log_p = (hidden.to(head.dtype) @ head[tokens].T).float().log_softmax(dim=-1)
-    first = torch.tensor([steps[0][1] for steps in tree.steps], device=hidden.device)
+    first = torch.tensor([tree.steps[n][0][1] for n in stand_ins(tree)], device=hidden.device)
     begins = first[None] == torch.tensor(tokens, device=hidden.device)[:, None]  # (C, 101)
     middles = [float(row.nonzero().float().quantile(0.5)) for row in begins]
     return log_p, begins.float(), torch.tensor(middles, device=hidden.device)
@@ -72,8 +91,7 @@ def begun(hidden: Tensor, head: Tensor, tree: NumberTree) -> tuple[Tensor, Tenso
 
 def begun_odds(hidden: Tensor, head: Tensor, tree: NumberTree, at: int = 50) -> Tensor:
     """`log_odds` as far as a number's first token tells them: those that begin numbers whose middle
-    is at least `at` against the others. What the model gives to 100 and to 5..9 counts on the wrong
-    side."""
+    is at least `at` against the others (`stand_ins`)."""
     log_p, _, middles = begun(hidden, head, tree)
     high = middles >= at
     return log_p[..., high].logsumexp(dim=-1) - log_p[..., ~high].logsumexp(dim=-1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 - a torch module; only `train.py` imports it, where training begins
 
-from udfs.training import aligning, asking, comparing
+from udfs.training import aligning, asking, comparing, knowing
 from udfs.training.common_space import CommonSpace
 from udfs.training.examples import Examples
 from udfs.training.inputs import Inputs
@@ -58,7 +58,7 @@ class Objective(torch.nn.Module):
         if weights.contrast and plan.pairs:
             found["contrast"] = aligning.contrast(inputs, plan.pairs, stage)
         if stage.ranks and plan.ranked:
-            found |= asking.known(inputs, plan.ranked, stage)
+            found |= knowing.known(inputs, plan.ranked, stage)
         if plan.scored and (weights.score or weights.reason):
             found |= asking.score(inputs, plan.scored, stage, plan.turn)
         return found

@@ -75,7 +75,7 @@ class Stage(_Frozen):
         default=False,
         description="learn the first digit of each score, and (weighing little) the rest of one"
         " number drawn around it, and rank by the first digit: half of the tokens of reading whole"
-        " distributions",
+        " distributions. Where digits are tokens, 1 to 9 and 100 are learned as their neighbours",
     )
     temperature: float | None = Field(
         default=None, gt=0, description="of distill, align and contrast; None: the recipe's"

@@ -1,0 +1,123 @@
+"""Losses over captions of which something is known without a teacher: their order, and about which
+scores a teacher would give them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch  # noqa: TID253 - as in objective.py
+
+from udfs.metrics import METRICS
+from udfs.training import asking, losses
+from udfs.training.inputs import Inputs
+from udfs.training.numbers import begun_odds, log_odds
+from udfs.training.reads import Reads
+from udfs.training.recipe import Stage
+from udfs.training.sampling import Ranked
+from udfs.training.tree import TokenTree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ITM, ODF, CTQ = (METRICS.index(metric) for metric in ("itm", "odf", "ctq"))
+
+
+@dataclass
+class _Told:
+    """Images with their captions as trees, and what is known of the numbers to be read there, by
+    their index in `reads`."""
+
+    trees: list[TokenTree] = field(default_factory=list)
+    reads: Reads = field(default_factory=Reads)
+    pairs: list[tuple[int, str]] = field(default_factory=list)
+    """Those whose four scores are assumed, as they come in `reads`."""
+    fitting: list[int] = field(default_factory=list)
+    """ITM of captions that match, ..."""
+    strange: list[int] = field(default_factory=list)
+    """... and of those that do not."""
+    better: list[int] = field(default_factory=list)
+    """The detail of such with an altered copy, the writing of such with a garbled one, ..."""
+    worse: list[int] = field(default_factory=list)
+    """... and those of the copies."""
+
+
+def known(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> dict[str, Tensor]:
+    """`rank` and `assume`, as far as the stage has them."""
+    told, student = _Told(), inputs.student
+    for image in ranked:
+        _tell(inputs, image, stage, told)
+    images = inputs.images([image.image for image in ranked])
+    if not told.reads.rows:
+        # Nothing is known, but processes that train together all need a gradient.
+        return {"rank": 0 * images.sum()}
+    hidden = student.hidden(told.trees, images)
+    found: dict[str, Tensor] = {}
+    head, numbers, reads = student.lm_head.weight, student.template.tree, told.reads
+    if stage.sampled_numbers:
+        read = hidden[reads.rows, [column for (column,) in reads.columns]]
+        odds = begun_odds(read, head, numbers)
+    else:
+        read = asking.read_out(inputs, hidden, reads)
+        odds = log_odds(read)
+    if stage.weights.rank:
+        found["rank"] = _rank(odds, told)
+    if stage.weights.assume:
+        assert inputs.assumed is not None
+        scores = torch.from_numpy(inputs.assumed.scores(told.pairs)).flatten().to(odds)
+        spread, distance = inputs.recipe.soft_target, inputs.recipe.distance
+        found["assume"] = (
+            losses.begun_loss(read, head, numbers, scores, spread, distance)
+            if stage.sampled_numbers
+            else losses.score_loss(read, scores, spread, distance)
+        )
+    return found
+
+
+def _tell(inputs: Inputs, image: Ranked, stage: Stage, told: _Told) -> None:
+    """Hang an image's captions below it, with the questions that the stage has use for."""
+    template = inputs.student.template
+    tree, last = inputs.student.with_image()
+    row = len(told.trees)
+    told.trees.append(tree)
+
+    def put(text: str, *metrics: int) -> list[int]:
+        tip = inputs.tell(tree, last, text, stage)
+        if stage.weights.assume:
+            told.pairs.append((image.image, text))
+        read = {}
+        for m in range(len(METRICS)) if stage.weights.assume else metrics:
+            question = template.questions[m]
+            columns = (
+                [tree.extend(tip, question)]
+                if stage.sampled_numbers
+                else tree.ask(tip, question, template.tree)
+            )
+            read[m] = told.reads.number(row, columns)
+        return [read[m] for m in metrics]
+
+    told.strange.extend(put(text, ITM)[0] for text in image.rivals)
+    for text, *copies in zip(image.own, image.altered, image.garbled, strict=True):
+        # Cut first: a change beyond the cut would be none.
+        own = inputs.encode(text, stage.caption_tokens)
+        spoiled = [
+            (metric, copy)
+            for metric, copy in zip((ODF, CTQ), copies, strict=True)
+            if copy and inputs.encode(copy, stage.caption_tokens) not in ([], own)
+        ]
+        itm, *rest = put(text, ITM, *(metric for metric, _ in spoiled))
+        told.fitting.append(itm)
+        told.better.extend(rest)
+        told.worse.extend(put(copy, metric)[0] for metric, copy in spoiled)
+
+
+def _rank(odds: Tensor, told: _Told) -> Tensor:
+    # A caption that matches its image is better than one that does not match another: a score has
+    # to rank all pairs, not an image's captions alone.
+    parts = []
+    if told.strange:
+        parts.append(losses.rank_loss(odds[told.fitting][:, None], odds[told.strange]))
+    if told.better:
+        parts.append(losses.rank_loss(odds[told.better], odds[told.worse]))
+    return torch.stack(parts).mean() if parts else 0 * odds.sum()
