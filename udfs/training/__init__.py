@@ -5,6 +5,7 @@ examples.py     the folder of examples that `mlm-filter finetune` writes and tra
 balance.py      which scored pairs an epoch sees: flat over score values
 alter.py        captions with one detail changed, for ranking without a teacher
 garble.py       captions with their writing spoiled, likewise
+assumed.py      scores of pairs that no teacher saw
 sampling.py     what each step sees, a pure function of seed and step
 plans.py        the same, laid out for each micro-batch of a stage
 tree.py         one sequence for an image and many captions, as a tree of tokens
@@ -19,7 +20,8 @@ objective.py    from a plan to its losses, which are in
   inputs.py     what all of them read
   aligning.py   before an image is asked about: distill, align, contrast
   comparing.py  the layer that compares caption and image
-  asking.py     at the questions: rank, score, reason
+  asking.py     what a teacher said: score, reason
+  knowing.py    what is known without one: rank, assume
 reads.py        where a forward pass is read
 checkpoints.py  saving and resuming
 train.py        the loop: stages, steps, progress
