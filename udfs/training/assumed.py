@@ -50,7 +50,8 @@ class Assumed:
         """Scores (P, 4) of pairs, 0..100, in the order of METRICS."""
         facts = np.array([self.facts(*pair) for pair in pairs])
         found = np.stack([model.predict(facts) for model in self._models], axis=1)
-        return np.clip(found, 0, 100)
+        clipped: NDArray[np.float64] = np.clip(found, 0, 100)
+        return clipped
 
     def facts(self, image: int, caption: str) -> list[float]:
         """What is known of a pair, in numbers: whose caption it is, how it differs from the image's
