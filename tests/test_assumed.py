@@ -12,7 +12,7 @@ import tiny_models
 import torch
 from tiny_examples import recipe
 
-from udfs.training import adapter, features, sampling
+from udfs.training import adapter, asking, features, sampling
 from udfs.training.assumed import FEWEST, Assumed
 from udfs.training.examples import Examples, ExamplesError, Scored
 from udfs.training.objective import Objective
@@ -67,7 +67,7 @@ def test_unseen_pairs_get_the_scores_of_their_kind(data: Examples) -> None:
     assert (foreign[:, ctq] > 60).mean() > 0.95  # well written, if of something else
     assert found.min() >= 0
     assert found.max() <= 100
-    # The same in any order of the scored pairs' images, and for any pairs beside.
+    # The same in whatever order they are asked for.
     assert np.array_equal(Assumed(data).scores(pairs[::-1])[::-1], found.reshape(-1, 4))
 
 
@@ -114,8 +114,6 @@ def test_what_is_assumed_costs_what_a_teachers_scores_would(
         asked = [(i, [0, 1, 2, 3]) for i in range(len(pairs))]
         score = objective(Plan(scored=asked), how.stages[2])["score"]
         if first_digit:  # of a teacher's score the rest of a number is learned as well
-            from udfs.training import asking
-
             assert float(score) > float(both["assume"])
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(asking, "REST", 0.0)

@@ -90,8 +90,8 @@ def test_a_number_that_begins_like_others_is_learned_as_its_neighbour() -> None:
         lambda text: list(tokenizer(text, add_special_tokens=False)["input_ids"]), "Score: "
     )
     stand_in = stand_ins(tree)
-    assert stand_in[:11] == [0, 0, 0, 0, 0, 0, 10, 10, 10, 10, 10]
-    assert stand_in[10:] == [*range(10, 100), 99]
+    assert stand_in[:11] == (0, 0, 0, 0, 0, 0, 10, 10, 10, 10, 10)
+    assert stand_in[10:] == (*range(10, 100), 99)
     head = torch.eye(len(tokenizer))
     digits = sorted({steps[0][1] for steps in tree.steps})
     hidden = torch.zeros(len(digits), len(tokenizer))

@@ -60,15 +60,17 @@ class Assumed:
         owners = self._owners.get(caption, [])
         groups = self._examples.groups
         words = _words(caption)
-        source = max(own, key=lambda text: _likeness(text, caption), default="")
-        said = set(_words(source))
+        found = [(_likeness(text, caption), text) for text in own]
+        likeness, source = max(found, key=lambda pair: pair[0], default=(0.0, ""))
+        source_words = _words(source)
+        said = set(source_words)
         count = max(1, len(words))
         return [
             float(caption in own),
             float(bool(owners) and image not in owners),
             float(any(groups[owner] == groups[image] for owner in owners if owner != image)),
-            _likeness(source, caption),
-            difflib.SequenceMatcher(None, _words(source), words, autojunk=False).ratio(),
+            likeness,
+            difflib.SequenceMatcher(None, source_words, words, autojunk=False).ratio(),
             sum(word in said for word in words) / count,
             len(said.intersection(words)) / max(1, len(said)),
             sum(word not in self._common for word in words) / count,

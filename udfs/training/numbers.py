@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from udfs.number_tree import NUMBERS, NumberTree
@@ -60,7 +61,8 @@ def log_odds(log_p: Tensor, at: int = 50) -> Tensor:
     return log_p[..., at:].logsumexp(dim=-1) - log_p[..., :at].logsumexp(dim=-1)
 
 
-def stand_ins(tree: NumberTree) -> list[int]:
+@lru_cache  # asked for each number that is drawn
+def stand_ins(tree: NumberTree) -> tuple[int, ...]:
     """For each number 0..100 the nearest one whose first token tells about where it lies.
 
     Where each digit is a token, 4 begins like 40 to 49 and 100 like 10 to 19: a first token that is
@@ -72,7 +74,7 @@ def stand_ins(tree: NumberTree) -> list[int]:
         alike.setdefault(token, []).append(number)
     middle = [statistics.median(alike[token]) for token in first]
     clear = [n for n in range(NUMBERS) if abs(middle[n] - n) <= MOST_AWAY]
-    return [min(clear or [n], key=lambda other: abs(other - n)) for n in range(NUMBERS)]
+    return tuple(min(clear or [n], key=lambda other: abs(other - n)) for n in range(NUMBERS))
 
 
 def begun(hidden: Tensor, head: Tensor, tree: NumberTree) -> tuple[Tensor, Tensor, Tensor]:
