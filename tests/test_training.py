@@ -1,16 +1,11 @@
-"""Fine-tuning on tiny models: packed training equals plain sequences, equals scoring, and resumes
-to the very same bits."""
+"""Fine-tuning on tiny models: packed training equals plain sequences, and equals scoring."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +20,6 @@ from udfs.models import ModelConfig
 from udfs.scorer import Scorer
 from udfs.training import adapter, examples, features
 from udfs.training.asking import read_out as read_out_of
-from udfs.training.checkpoints import CheckpointError
 from udfs.training.examples import Examples
 from udfs.training.objective import Objective
 from udfs.training.plans import Plan
@@ -33,20 +27,9 @@ from udfs.training.reads import Reads
 from udfs.training.recipe import Recipe
 from udfs.training.run import Settings, fit
 from udfs.training.student import Student
-from udfs.training.train import train
 
 SCORE = {"weights": {"score": 1}}
 SCORE_AND_REASON = {"weights": {"score": 1, "reason": 0.3}, "caption_tokens": 40}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """A forked child cannot use its parent's threads, and another number of them sums in another
-    order: the last bits of a loss differ."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=["llava", "internvl"])
@@ -249,110 +232,6 @@ def test_an_adapter_is_another_scorer_by_itself_and_by_its_base(
         scorer_id()
     with pytest.raises(models.ModelError, match="gone"):
         models.load(ModelConfig(str(tmp_path / "adapter")))
-
-
-def run(
-    folder: Path, data: Examples, how: Recipe, work: Path, **options: Any
-) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-    """Train a fresh student in `work`; its history without times, and its learned weights."""
-    torch.manual_seed(time.monotonic_ns() % 2**31)  # nothing may depend on it
-    student = adapter.student(str(folder), how)
-    read = features.cached(work.parent / "features", student, data.images)
-    history = train(student, data, read, how, work, progress=lambda _: None, **options)
-    weights = {n: w.detach().clone() for n, w in student.model.named_parameters()}
-    steps = [{k: v for k, v in step.items() if k != "seconds"} for step in history.steps]
-    return steps, {n: w for n, w in weights.items() if "lora" in n or "projector" in n}
-
-
-def test_the_losses_fall(internvl: Path, tmp_path: Path) -> None:
-    few = examples.read(tiny_examples.write(tmp_path / "examples", 4))
-    how = recipe(
-        {"steps": 20, "weights": {"align": 1}},
-        {"steps": 30, "weights": {"compare": 1}, "compare_depth": 1},
-        {"steps": 20, "weights": {"contrast": 1}},
-        {"steps": 60, "weights": {"rank": 1}, "ranked": 4},
-        {"steps": 120, "weights": {"score": 1, "reason": 0.3}},
-        sentence_encoder=tiny_models.sentence_encoder(tmp_path / "encoder"),
-    )
-    steps, _ = run(internvl, few, how, tmp_path / "work")
-    losses = (["align"], ["compare"], ["contrast"], ["rank"], ["score", "reason"])
-    for stage, names in zip(how.stages, losses, strict=True):
-        own = [step for step in steps if step["stage"] == stage.name]
-        assert len(own) == stage.steps
-        for loss in names:
-            first, last = (
-                np.mean([step[loss] for step in part if loss in step])  # a step may have no reason
-                for part in (own[:5], own[-5:])
-            )
-            assert last < 0.9 * first, (stage.name, loss, first, last)
-
-
-@pytest.fixture(scope="module")
-def resumed(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """A bit of everything that a training that goes on has to have again."""
-    return recipe(
-        {"weights": {"align": 1, "contrast": 1}, "steps": 4},
-        {"weights": {"rank": 1, "score": 1, "reason": 0.3}, "steps": 5, "scored": 3},
-        {"weights": {"compare": 1}, "steps": 3, "compare_depth": 1, "rivals": 2},
-        {"weights": {"rank": 1, "score": 1, "align": 1}, "steps": 3, "sampled_numbers": True},
-        lora={"rank": 4, "dropout": 0.2},
-        accumulate=2,
-        sentence_encoder=tiny_models.sentence_encoder(tmp_path_factory.mktemp("encoder")),
-    )
-
-
-@pytest.fixture(scope="module")
-def unbroken(
-    internvl: Path, data: Examples, resumed: Recipe, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-    return run(internvl, data, resumed, tmp_path_factory.mktemp("unbroken") / "work")
-
-
-def assert_same(one: Any, other: Any) -> None:
-    assert one[0] == other[0]
-    assert one[1].keys() == other[1].keys()
-    for name, weight in one[1].items():
-        assert torch.equal(weight, other[1][name]), name
-
-
-@pytest.mark.parametrize("steps", [1, 4, 7, 11])
-def test_a_training_that_stops_goes_on_to_the_same_end(
-    internvl: Path, data: Examples, resumed: Recipe, tmp_path: Path, steps: int, unbroken: Any
-) -> None:
-    work = tmp_path / "work"
-    run(internvl, data, resumed, work, every_seconds=0, stop_after=steps)
-    assert len(list(work.glob("checkpoint-*"))) == (steps > 1)
-    assert_same(run(internvl, data, resumed, work, every_seconds=0), unbroken)
-    assert_same(run(internvl, data, resumed, work), unbroken)  # nothing left to do
-
-
-def test_a_killed_training_goes_on_to_the_same_end(
-    internvl: Path, data: Examples, resumed: Recipe, tmp_path: Path, unbroken: Any
-) -> None:
-    work = tmp_path / "work"
-    child = os.fork()
-    if child == 0:  # never comes back: killed in the middle of a step or of a save
-        torch.set_num_threads(1)
-        try:
-            run(internvl, data, resumed, work, every_seconds=0)
-        finally:
-            os._exit(1)
-    deadline = time.monotonic() + 60
-    while not list(work.glob("checkpoint-0-*2")) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    assert os.WTERMSIG(status) == signal.SIGKILL
-    assert list(work.glob("checkpoint-*"))
-    assert_same(run(internvl, data, resumed, work), unbroken)
-
-
-def test_a_checkpoint_of_another_training_is_refused(
-    internvl: Path, data: Examples, resumed: Recipe, tmp_path: Path
-) -> None:
-    run(internvl, data, resumed, tmp_path / "work", stop_after=4, fingerprint="one")
-    with pytest.raises(CheckpointError, match="another recipe, base model or other examples"):
-        run(internvl, data, resumed, tmp_path / "work", fingerprint="two")
 
 
 def test_a_run_makes_a_folder_that_scores(internvl: Path, tmp_path: Path) -> None:

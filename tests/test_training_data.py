@@ -196,3 +196,18 @@ def test_a_stage_without_examples_is_refused(weights: dict[str, float], lacks: s
     nothing = Examples(["u"], [tiny_examples.image(0)], [""], [[]], [])
     with pytest.raises(ExamplesError, match=f"stage 'stage 0'.*{lacks}.*there are none"):
         Planner(nothing, recipe({"weights": weights}))
+
+
+def test_an_image_is_ranked_by_as_many_captions_of_its_own_as_asked(data: Examples) -> None:
+    two = next(i for i, own in enumerate(data.captions) if len(own) == 2)
+    one = next(i for i, own in enumerate(data.captions) if len(own) == 1)
+    found = [sampling.ranked(data, i, 2, None, ("seed",), 2) for i in (two, one)]
+    assert [sorted(image.own) for image in found] == [sorted(data.captions[i]) for i in (two, one)]
+    for image in found:
+        assert len(image.own) == len(image.altered) == len(image.garbled)
+        assert image.rivals
+        assert not set(image.rivals) & set(image.own)
+        assert not any(image.garbled[1:])  # one is enough
+    fewer = sampling.ranked(data, two, 2, None, ("seed",))
+    assert fewer.own == found[0].own[:1]
+    assert fewer.rivals == found[0].rivals

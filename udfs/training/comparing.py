@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch  # noqa: TID253 - as in objective.py
 
-from udfs.metrics import METRICS
+from udfs.metrics import ITM, ODF
 from udfs.training import features, sampling
 from udfs.training.common_space import CommonSpace, common_space
 from udfs.training.inputs import Inputs
@@ -30,7 +30,7 @@ from udfs.training.student import Student
 if TYPE_CHECKING:
     from torch import Tensor
 
-ASKED = tuple(METRICS.index(metric) for metric in ("itm", "odf"))
+ASKED = (ITM, ODF)
 RIDGE = 1.0
 """Of the regression, in units of the states' mean variance."""
 LOUD = 4.0

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from udfs import captions as texts
 from udfs import images
+from udfs.training.kept import kept
 from udfs.training.student import PROJECTOR, Student
 
 if TYPE_CHECKING:
@@ -73,32 +74,33 @@ def words(
 ) -> Words:
     """The codes of captions, cut at `limit` tokens, as the language model makes them now; from
     `file` if it is there already."""
-    import torch
-
     encode = texts.encoder(student.processor)
     captions = [encode(texts.clean(text), limit)[0] for _, text in pairs]
-    if file.is_file():
-        values = np.load(file)
-    else:
-        size = student.core.language_model.embed_tokens.embedding_dim
-        values = np.zeros((len(captions), size), dtype=np.float32)
-        order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
-        learning = student.model.training
-        student.model.eval()  # no dropout: a code is the caption's alone
-        for start in range(0, len(order), CAPTIONS):
-            rows = order[start : start + CAPTIONS]
-            with torch.no_grad():
-                found = codes(student, [captions[row] for row in rows], layers)
-            values[rows] = found.cpu().numpy()
-            if start // CAPTIONS % 20 == 0:
-                log.info("captions' codes: %d of %d", start + len(rows), len(captions))
-        student.model.train(learning)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_suffix(".tmp.npy")
-        np.save(scratch, values)
-        scratch.rename(file)
+    values = kept(file, lambda: _all_codes(student, captions, layers))
     spread = values.std(axis=0) + 1e-6
     return Words({pair: i for i, pair in enumerate(pairs)}, values, (values.mean(axis=0), spread))
+
+
+def _all_codes(
+    student: Student, captions: Sequence[Sequence[int]], layers: int
+) -> NDArray[np.float32]:
+    """The codes of any number of captions, (N, D)."""
+    import torch
+
+    size = student.core.language_model.embed_tokens.embedding_dim
+    values = np.zeros((len(captions), size), dtype=np.float32)
+    order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+    learning = student.model.training
+    student.model.eval()  # no dropout: a code is the caption's alone
+    for start in range(0, len(order), CAPTIONS):
+        rows = order[start : start + CAPTIONS]
+        with torch.no_grad():
+            found = codes(student, [captions[row] for row in rows], layers)
+        values[rows] = found.cpu().numpy()
+        if start // CAPTIONS % 20 == 0:
+            log.info("captions' codes: %d of %d", start + len(rows), len(captions))
+    student.model.train(learning)
+    return values
 
 
 def cached(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch  # noqa: TID253 - as in objective.py
 
-from udfs.metrics import METRICS
+from udfs.metrics import CTQ, ITM, METRICS, ODF
 from udfs.training import asking, losses
 from udfs.training.inputs import Inputs
 from udfs.training.numbers import begun_odds, log_odds
@@ -20,8 +20,6 @@ from udfs.training.tree import TokenTree
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-ITM, ODF, CTQ = (METRICS.index(metric) for metric in ("itm", "odf", "ctq"))
 
 
 @dataclass
@@ -37,10 +35,9 @@ class _Told:
     """ITM of captions that match, ..."""
     strange: list[int] = field(default_factory=list)
     """... and of those that do not."""
-    better: list[int] = field(default_factory=list)
-    """The detail of such with an altered copy, the writing of such with a garbled one, ..."""
-    worse: list[int] = field(default_factory=list)
-    """... and those of the copies."""
+    spoiled: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """By metric: the detail of captions with an altered copy, or the writing of those with a
+    garbled one, and that of the copy."""
 
 
 def known(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> dict[str, Tensor]:
@@ -51,7 +48,8 @@ def known(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> dict[str, T
     images = inputs.images([image.image for image in ranked])
     if not told.reads.rows:
         # Nothing is known, but processes that train together all need a gradient.
-        return {"rank": 0 * images.sum()}
+        nothing = 0 * images.sum()
+        return {name: nothing for name in ("rank", "assume") if getattr(stage.weights, name)}
     hidden = student.hidden(told.trees, images)
     found: dict[str, Tensor] = {}
     head, numbers, reads = student.lm_head.weight, student.template.tree, told.reads
@@ -108,8 +106,8 @@ def _tell(inputs: Inputs, image: Ranked, stage: Stage, told: _Told) -> None:
         ]
         itm, *rest = put(text, ITM, *(metric for metric, _ in spoiled))
         told.fitting.append(itm)
-        told.better.extend(rest)
-        told.worse.extend(put(copy, metric)[0] for metric, copy in spoiled)
+        for (metric, copy), better in zip(spoiled, rest, strict=True):
+            told.spoiled.setdefault(metric, []).append((better, put(copy, metric)[0]))
 
 
 def _rank(odds: Tensor, told: _Told) -> Tensor:
@@ -118,6 +116,7 @@ def _rank(odds: Tensor, told: _Told) -> Tensor:
     parts = []
     if told.strange:
         parts.append(losses.rank_loss(odds[told.fitting][:, None], odds[told.strange]))
-    if told.better:
-        parts.append(losses.rank_loss(odds[told.better], odds[told.worse]))
+    for pairs in told.spoiled.values():
+        better, worse = zip(*pairs, strict=True)
+        parts.append(losses.rank_loss(odds[list(better)], odds[list(worse)]))
     return torch.stack(parts).mean() if parts else 0 * odds.sum()

