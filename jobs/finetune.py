@@ -55,7 +55,8 @@ class FinetuneConfig(JobConfig):
     )
     model: str = Field(
         default=starter.STARTER_BASE,
-        description="folder or hub id of the model to fine-tune; starter: the small one's base",
+        description="folder or hub id of the model to fine-tune; starter-base: the small one before"
+        " any training; starter: after it, to go on from (needs --merge)",
     )
     revision: str | None = Field(default=None, description="commit of a model on the hub")
     caption_column: list[str] = Field(
@@ -97,6 +98,11 @@ class FinetuneConfig(JobConfig):
             raise UsageError("--hold-out names groups: --group-column is missing")
         if self.cluster and not self.processes:
             raise UsageError("--cluster: --processes says how many")
+        if self.model == starter.STARTER and not self.merge:
+            raise UsageError(
+                "--model starter: an adapter of it would fit this release's only; add --merge, or"
+                " begin with starter-base"
+            )
         if not self.caption_column:
             raise UsageError("--caption-column: at least one is needed")
         for option, folder in (("--output", self.output), ("--work", self.work)):
@@ -186,9 +192,7 @@ def run(spark: SparkSession, config: FinetuneConfig) -> dict[str, Any]:
 
 def find_base(model: str, revision: str | None) -> Base:
     """The model to fine-tune. Raises UsageError where it cannot be had or is of another kind."""
-    if starter.is_starter(model):
-        model = starter.STARTER_BASE
-    elif Path(model).expanduser().is_dir():
+    if not starter.is_starter(model) and Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().resolve())
         if adapter.is_adapter(model):
             raise UsageError(f"--model: {model} is an adapter; fine-tune a whole model (--merge)")

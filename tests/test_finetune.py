@@ -201,6 +201,7 @@ def test_mistakes_are_told(
     says("no group book 7 in book; did you mean book", *group, "--hold-out", "book 7")
     says("has no column boock; did you mean book?", "--recipe", recipe, "--group-column", "boock")
     says("neither a local folder nor", *group, "--model", "nobody/nothing")
+    says("add --merge", "--recipe", recipe, "--model", "starter")
     says("stage 'stage 1': score needs scored pairs", *group, "--model", model)
     assert not (tmp_path / "model").exists()
 

@@ -92,6 +92,8 @@ def test_the_adapter_that_is_shipped_is_small_and_of_the_recipe_in_conf() -> Non
     told = Recipe.model_validate_json((folder / "recipe.json").read_text())
     conf = yaml.safe_load((root / "conf" / "starter_recipe.yaml").read_text())
     assert Recipe.model_validate(conf) == told
+    reasons = yaml.safe_load((root / "conf" / "reasons_recipe.yaml").read_text())
+    assert Recipe.model_validate(reasons).prompt == told.prompt  # it goes on from the starter
 
 
 def test_the_starter_tells_good_writing_from_bad() -> None:
