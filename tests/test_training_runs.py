@@ -91,6 +91,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         {"weights": {"rank": 1, "assume": 1}, "steps": 3, "own": 2, "sampled_numbers": True},
         lora={"rank": 4, "dropout": 0.2},
         accumulate=2,
+        averaged=2,
         sentence_encoder=tiny_models.sentence_encoder(tmp_path_factory.mktemp("encoder")),
     )
 
@@ -147,3 +148,17 @@ def test_a_checkpoint_of_another_training_is_refused(
     run(internvl, data, resumed, tmp_path / "work", stop_after=4, fingerprint="one")
     with pytest.raises(CheckpointError, match="another recipe, base model or other examples"):
         run(internvl, data, resumed, tmp_path / "work", fingerprint="two")
+
+
+def test_weights_are_the_mean_of_the_last_stages_ends(
+    internvl: Path, data: Examples, tmp_path: Path
+) -> None:
+    stages = [{"weights": {"align": 1}, "steps": 2}, {"weights": {"score": 1}, "steps": 2}]
+    first = run(internvl, data, recipe(*stages[:1]), tmp_path / "first")[1]
+    last = run(internvl, data, recipe(*stages), tmp_path / "last")[1]
+    mean = run(internvl, data, recipe(*stages, averaged=2), tmp_path / "mean")[1]
+    assert any(not torch.equal(first[name], last[name]) for name in last)
+    for name, weight in mean.items():
+        assert torch.allclose(weight, (first[name] + last[name]) / 2, atol=1e-7), name
+    with pytest.raises(ValueError, match="averaged: 3, but there are 2 stages"):
+        recipe(*stages, averaged=3)

@@ -1,14 +1,17 @@
 """Checkpoints: learned weights, optimizer and history, so that a killed training goes on as it was.
 
     checkpoint-<stage>-<step>/    weights.safetensors, optimizer.pt, state.json
+    end-<stage>-<fingerprint>.safetensors
 
-The newest counts, and others are removed once it is whole.
+The newest checkpoint counts, and others are removed once it is whole. Where a recipe averages, the
+weights at the ends of its last stages are kept as well.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,34 @@ def load(folder: Path, student: Student, fingerprint: str) -> dict[str, Any] | N
         for name, value in weights.items():
             own[name].copy_(value)
     return state
+
+
+def save_end(folder: Path, student: Student, stage: int, fingerprint: str) -> None:
+    """Keep the weights that a stage ends with; before its last checkpoint, which vouches for
+    them."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    file = _end(folder, stage, fingerprint)
+    scratch = file.with_suffix(".tmp")
+    save_file(_weights(student), scratch)
+    scratch.rename(file)
+
+
+def average_ends(folder: Path, student: Student, stages: Sequence[int], fingerprint: str) -> None:
+    """Give the student the mean of the weights that these stages ended with."""
+    import torch
+    from safetensors.torch import load_file
+
+    ends = [load_file(_end(folder, stage, fingerprint)) for stage in stages]
+    own = dict(student.model.named_parameters())
+    with torch.no_grad():
+        for name in ends[0]:
+            own[name].copy_(torch.stack([end[name].double() for end in ends]).mean(dim=0))
+
+
+def _end(folder: Path, stage: int, fingerprint: str) -> Path:
+    return folder / f"end-{stage}-{fingerprint[:8]}.safetensors"
 
 
 def _found(folder: Path) -> list[Path]:

@@ -160,6 +160,12 @@ class Recipe(_Frozen):
     max_gradient: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
     weight_decay: float = Field(default=0.01, ge=0)
     accumulate: int = Field(default=1, ge=1, description="micro-batches an optimizer step")
+    averaged: int = Field(
+        default=1,
+        ge=1,
+        description="what counts is the mean of the weights that so many stages, the last ones, end"
+        " with: each errs in its own way (arXiv 1803.05407)",
+    )
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     seed: int = 0
 
@@ -167,6 +173,12 @@ class Recipe(_Frozen):
     def _compares_with_an_adapter(self) -> Self:
         if self.lora is None and any(stage.weights.compare for stage in self.stages):
             raise ValueError("compare writes into an adapter (lora), and this recipe has none")
+        return self
+
+    @model_validator(mode="after")
+    def _has_so_many_stages(self) -> Self:
+        if self.averaged > len(self.stages):
+            raise ValueError(f"averaged: {self.averaged}, but there are {len(self.stages)} stages")
         return self
 
     @model_validator(mode="after")

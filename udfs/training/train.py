@@ -82,6 +82,7 @@ def train(
         first_stage, first_step = state["stage"], state["step"]
         history.steps = state["history"]
         progress(f"going on from step {first_step} of stage {first_stage + 1}")
+    averaged = range(len(recipe.stages))[-recipe.averaged :]
     saved, done = time.monotonic(), 0
     for number, stage in enumerate(recipe.stages):
         if number < first_stage:
@@ -132,6 +133,8 @@ def train(
             finished = step == stage.steps - 1
             if finished or (time.monotonic() - saved > every_seconds and not over):
                 if accelerator.is_main_process:
+                    if finished and number in averaged:
+                        saved_states.save_end(checkpoints, student, number, fingerprint)
                     place = (number + 1, 0) if finished else (number, step + 1)
                     saved_states.save(
                         checkpoints, student, optimizer, *place, history.steps, fingerprint
@@ -139,6 +142,9 @@ def train(
                 saved = time.monotonic()
             if over:
                 return history
+    if recipe.averaged > 1:
+        accelerator.wait_for_everyone()  # for the first one's files
+        saved_states.average_ends(checkpoints, student, averaged, fingerprint)
     return history
 
 
