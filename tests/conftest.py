@@ -1,9 +1,12 @@
-"""What all tests share: one Spark session with Delta, made the way that the jobs make theirs."""
+"""What tests share: one Spark session with Delta, made the way that the jobs make theirs, and what
+several files about training begin with."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import tiny_models
 from pyspark.sql import SparkSession
 
 
@@ -19,3 +22,21 @@ def spark() -> Iterator[SparkSession]:
     session, _ = get_spark("tests")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """A forked child cannot use its parent's threads, and another number of them sums in another
+    order: the last bits of a loss differ."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model."""
+    return tiny_models.internvl(tmp_path_factory.mktemp("internvl"))

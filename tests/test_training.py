@@ -38,11 +38,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.internvl(tmp_path_factory.mktemp("internvl"))
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Examples:
     return examples.read(tiny_examples.write(tmp_path_factory.mktemp("examples")))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +22,12 @@ from udfs.training.examples import Examples
 from udfs.training.recipe import Recipe
 from udfs.training.train import train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """A forked child cannot use its parent's threads, and another number of them sums in another
-    order: the last bits of a loss differ."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.internvl(tmp_path_factory.mktemp("internvl"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Examples:
-    return examples.read(tiny_examples.write(tmp_path_factory.mktemp("examples"), 2 * FEWEST // 4))
+    return examples.read(tiny_examples.write(tmp_path_factory.mktemp("examples"), FEWEST // 2))
 
 
 def run(

@@ -3,7 +3,6 @@ step, ranking by the first digit, and a sentence encoder's likeness of captions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,24 +28,12 @@ from udfs.training.objective import Objective
 from udfs.training.plans import Plan, Planner
 from udfs.training.train import train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in test_training.py: bits depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Examples:
     return examples.read(tiny_examples.write(tmp_path_factory.mktemp("examples")))
-
-
-@pytest.fixture(scope="module")
-def internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.internvl(tmp_path_factory.mktemp("internvl"))
 
 
 @pytest.mark.parametrize("merges", [False, True])

@@ -69,11 +69,7 @@ def load(folder: Path, student: Student, fingerprint: str) -> dict[str, Any] | N
             " remove it to begin anew, or train in another folder"
         )
     state["optimizer"] = torch.load(found[-1] / "optimizer.pt", weights_only=True)
-    weights = load_file(found[-1] / "weights.safetensors")
-    own = dict(student.model.named_parameters())
-    with torch.no_grad():
-        for name, value in weights.items():
-            own[name].copy_(value)
+    _give(student, load_file(found[-1] / "weights.safetensors"))
     return state
 
 
@@ -95,10 +91,8 @@ def average_ends(folder: Path, student: Student, stages: Sequence[int], fingerpr
     from safetensors.torch import load_file
 
     ends = [load_file(_end(folder, stage, fingerprint)) for stage in stages]
-    own = dict(student.model.named_parameters())
-    with torch.no_grad():
-        for name in ends[0]:
-            own[name].copy_(torch.stack([end[name].double() for end in ends]).mean(dim=0))
+    mean = {n: torch.stack([end[n].double() for end in ends]).mean(dim=0) for n in ends[0]}
+    _give(student, mean)
 
 
 def _end(folder: Path, stage: int, fingerprint: str) -> Path:
@@ -121,3 +115,13 @@ def _weights(student: Student) -> dict[str, Any]:
         for name, weight in student.model.named_parameters()
         if id(weight) in trained
     }
+
+
+def _give(student: Student, weights: dict[str, Any]) -> None:
+    """Let the student's weights of these names be these."""
+    import torch
+
+    own = dict(student.model.named_parameters())
+    with torch.no_grad():
+        for name, value in weights.items():
+            own[name].copy_(value)
