@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
+import tiny_scores
 from pyspark.sql import SparkSession
 
 
@@ -22,6 +23,12 @@ def spark() -> Iterator[SparkSession]:
     session, _ = get_spark("tests")
     yield session
     session.stop()
+
+
+@pytest.fixture
+def write(spark: SparkSession, tmp_path: Path) -> tiny_scores.Write:
+    """write(name, rows, schema) -> path of a Delta table."""
+    return tiny_scores.writer(spark, tmp_path)
 
 
 @pytest.fixture(scope="module")

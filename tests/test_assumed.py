@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import tiny_examples
 import tiny_models
 import torch
+from numpy.typing import NDArray
+from scipy import stats
 from tiny_examples import recipe
 
 from udfs.training import adapter, asking, features, sampling
@@ -71,6 +74,43 @@ def test_unseen_pairs_get_the_scores_of_their_kind(data: Examples) -> None:
     assert np.array_equal(Assumed(data).scores(pairs[::-1])[::-1], found.reshape(-1, 4))
 
 
+def shelf(text: str) -> int:
+    """The number of the shelf that a caption names."""
+    return int(text.split("number ")[1].split()[0])
+
+
+def meanings(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Nearer shelves are more alike: half a turn from the first to the last."""
+    turns = np.array([np.pi * shelf(text) / IMAGES for text in texts])
+    return np.stack([np.cos(turns), np.sin(turns)], axis=1).astype(np.float32)
+
+
+def test_captions_that_mean_nearly_the_same_get_more(data: Examples) -> None:
+    """The teacher gives the more, the nearer the shelf: no word of a caption tells that."""
+    draw = np.random.default_rng(1)
+    near = [(i, int(draw.integers(IMAGES))) for i in range(TAUGHT) for _ in range(4)]
+    pairs = [(i, data.captions[j][0]) for i, j in near if i != j]
+    given = [100.0 - abs(i - shelf(text)) * 100 / IMAGES for i, text in pairs]
+    scored = [Scored(*p, (s,) * 4, ("",) * 4) for p, s in zip(pairs, given, strict=True)]
+    taught = replace(data, scored=scored)
+    unseen = [
+        (i, data.captions[(i + step) % IMAGES][0])
+        for i in range(TAUGHT, IMAGES)
+        for step in (1, 5, 25, 60)
+    ]
+    right = [100.0 - abs(i - shelf(text)) * 100 / IMAGES for i, text in unseen]
+
+    def agreement(assumed: Assumed) -> float:
+        return float(stats.spearmanr(assumed.scores(unseen)[:, 0], right)[0])
+
+    assert agreement(Assumed(taught)) < 0.4
+    by_meaning = Assumed(taught, meanings=meanings)
+    assert agreement(by_meaning) > 0.9
+    (own, other) = by_meaning.nearness([(3, data.captions[3][0])])[0]
+    assert own == pytest.approx(1, abs=1e-6)
+    assert np.isnan(other)  # it has no other caption
+
+
 def test_too_few_scored_pairs_are_refused(data: Examples) -> None:
     few = replace(data, scored=data.scored[: FEWEST - 1])
     with pytest.raises(ExamplesError, match=f"{FEWEST} pairs with scores of itm"):
@@ -100,8 +140,8 @@ def test_what_is_assumed_costs_what_a_teachers_scores_would(
         for text in (*known.own, *known.altered, *known.garbled, *known.rivals)
         if text
     ]
-    assert objective.inputs.assumed is not None
-    told = objective.inputs.assumed.scores(pairs)
+    assert objective.inputs.assumed.keys() == {"words"}
+    told = objective.inputs.assumed["words"].scores(pairs)
     taught = replace(
         seen,
         scored=[

@@ -75,6 +75,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         {"weights": {"compare": 1}, "steps": 3, "compare_depth": 1, "rivals": 2},
         {"weights": {"rank": 1, "score": 1, "align": 1}, "steps": 3, "sampled_numbers": True},
         {"weights": {"rank": 1, "assume": 1}, "steps": 3, "own": 2, "sampled_numbers": True},
+        {"weights": {"assume": 1}, "steps": 2, "assumed_by": "meaning", "sampled_numbers": True},
         lora={"rank": 4, "dropout": 0.2},
         accumulate=2,
         averaged=2,
@@ -96,7 +97,7 @@ def assert_same(one: Any, other: Any) -> None:
         assert torch.equal(weight, other[1][name]), name
 
 
-@pytest.mark.parametrize("steps", [1, 4, 7, 11, 16])
+@pytest.mark.parametrize("steps", [1, 4, 7, 11, 16, 19])
 def test_a_training_that_stops_goes_on_to_the_same_end(
     internvl: Path, data: Examples, resumed: Recipe, tmp_path: Path, steps: int, unbroken: Any
 ) -> None:

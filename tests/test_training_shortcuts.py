@@ -13,7 +13,7 @@ import torch
 from tiny_examples import recipe
 
 from udfs import number_tree
-from udfs.training import adapter, asking, examples, features, losses, sentences
+from udfs.training import adapter, asking, examples, features, losses
 from udfs.training.asking import drawn
 from udfs.training.examples import Examples
 from udfs.training.numbers import (
@@ -26,6 +26,7 @@ from udfs.training.numbers import (
 )
 from udfs.training.objective import Objective
 from udfs.training.plans import Plan, Planner
+from udfs.training.sentences import Sentences
 from udfs.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -131,12 +132,16 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_sentences_depend_on_their_text_alone(encoder: str, tmp_path: Path) -> None:
     texts = ["red paint", "a long caption about a blue wall and what is on it", "x", "green paint"]
-    found = sentences.cached(tmp_path, encoder, texts)
+    found = Sentences(tmp_path, encoder, texts)(texts)
     assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(4), abs=1e-5)
-    again = sentences.cached(tmp_path, encoder, texts)  # now from its file
-    assert np.array_equal(found, again)
-    turned = sentences.cached(tmp_path / "other", encoder, texts[::-1])[::-1]
+    again = Sentences(tmp_path, encoder, texts)  # now from its file
+    assert np.array_equal(found, again(texts))
+    turned = Sentences(tmp_path / "other", encoder, texts[::-1])(texts[::-1])[::-1]
     assert np.abs(found - turned).max() < 1e-5
+    new, known = again(["a text that it has not read before", texts[1]])
+    assert np.array_equal(known, found[1])
+    assert np.linalg.norm(new) == pytest.approx(1, abs=1e-5)
+    assert np.abs(again(["a text that it has not read before"])[0] - new).max() < 1e-5
 
 
 def test_likeness_is_perfect_for_the_same_and_worse_for_others() -> None:

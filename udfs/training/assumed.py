@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,14 +29,22 @@ COMMON = 3
 _WORD = re.compile(r"\w+")
 
 
+Meanings = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Embeddings (N, E) of texts, of unit length: the nearer, the more alike in meaning."""
+
+
 class Assumed:
     """Assumes scores of (image, caption) pairs of `examples`, from those that are scored there.
+
+    With `meanings` it also knows how near a caption is in meaning to the image's own: of captions
+    that do not match, some come nearer than others.
 
     Raises ExamplesError where fewer than FEWEST pairs have scores of some metric.
     """
 
-    def __init__(self, examples: Examples, seed: int = 0) -> None:
+    def __init__(self, examples: Examples, seed: int = 0, meanings: Meanings | None = None) -> None:
         self._examples = examples
+        self._meanings = meanings
         matching = {text for own in examples.captions for text in own}
         seen = Counter(word for text in matching for word in set(_words(text)))
         self._common = {word for word, count in seen.items() if count >= COMMON}
@@ -48,7 +56,7 @@ class Assumed:
 
     def scores(self, pairs: Sequence[tuple[int, str]]) -> NDArray[np.float64]:
         """Scores (P, 4) of pairs, 0..100, in the order of METRICS."""
-        facts = np.array([self.facts(*pair) for pair in pairs])
+        facts = self._facts(pairs)
         found = np.stack([model.predict(facts) for model in self._models], axis=1)
         clipped: NDArray[np.float64] = np.clip(found, 0, 100)
         return clipped
@@ -85,12 +93,31 @@ class Assumed:
             float(caption[:1].isupper()),
         ]
 
+    def nearness(self, pairs: Sequence[tuple[int, str]]) -> NDArray[np.float64]:
+        """Cosines (P, 2) of captions' meanings: with the nearest of the image's own captions, and
+        with the nearest of those that are not the same text. NaN where there is none."""
+        assert self._meanings is not None
+        captions = self._examples.captions
+        texts = list(dict.fromkeys(t for image, text in pairs for t in (text, *captions[image])))
+        rows = dict(zip(texts, self._meanings(texts), strict=True))
+        found = np.full((len(pairs), 2), np.nan)
+        for at, (image, text) in enumerate(pairs):
+            for column, own in enumerate(
+                (captions[image], [each for each in captions[image] if each != text])
+            ):
+                found[at, column] = max((float(rows[text] @ rows[o]) for o in own), default=np.nan)
+        return found
+
+    def _facts(self, pairs: Sequence[tuple[int, str]]) -> NDArray[np.float64]:
+        facts = np.array([self.facts(*pair) for pair in pairs])
+        return facts if self._meanings is None else np.hstack([facts, self.nearness(pairs)])
+
     def _learn(self, seed: int) -> list[Any]:
         """A model of each metric."""
         from sklearn.ensemble import HistGradientBoostingRegressor
 
         scored = self._examples.scored
-        facts = np.array([self.facts(pair.image, pair.caption) for pair in scored])
+        facts = self._facts([(pair.image, pair.caption) for pair in scored])
         models = []
         for m, metric in enumerate(METRICS):
             scores = np.array([pair.scores[m] for pair in scored])

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udfs import captions
-from udfs.training import sentences
 from udfs.training.assumed import Assumed
 from udfs.training.examples import Examples
 from udfs.training.features import Words
 from udfs.training.recipe import Recipe, Stage
+from udfs.training.sentences import Sentences
 from udfs.training.student import Student
 from udfs.training.tree import TokenTree
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 
 class Inputs:
-    """`features` (N, I, F) is what the projector reads of each image; `words`, captions' codes, and
-    `sentences`, what a sentence encoder says of each of `texts`, are set where a stage needs them.
+    """`features` (N, I, F) is what the projector reads of each image; `words`, captions' codes,
+    `sentences`, what a sentence encoder says of each of `texts`, and `assumed`, who assumes scores
+    by what (`Stage.assumed_by`), are set where a stage needs them.
     """
 
     def __init__(self, student: Student, examples: Examples, features: Any, recipe: Recipe) -> None:
@@ -36,8 +37,9 @@ class Inputs:
         self.text_rows = {text: row for row, text in enumerate(self.texts)}
         self.words: Words | None = None
         self.sentences: NDArray[np.float32] | None = None
-        assumes = any(stage.weights.assume for stage in recipe.stages)
-        self.assumed = Assumed(examples, recipe.seed) if assumes else None
+        self.assumed: dict[str, Assumed] = {}
+        if any(s.weights.assume and not s.assumes_by_meaning for s in recipe.stages):
+            self.assumed["words"] = Assumed(examples, recipe.seed)
         self._encoder = captions.encoder(student.processor)
         self._tokens: dict[tuple[str, int], list[int]] = {}
 
@@ -63,12 +65,17 @@ class Inputs:
         return self.student.image_tokens(read.float())
 
     def read_sentences(self, folder: Path) -> None:
-        """Let the sentence encoder read all captions, as far as a stage reads them; what it says is
-        kept in `folder`."""
-        limit = max(s.caption_tokens for s in self.recipe.stages if s.reads_sentences)
-        decode = self.student.processor.tokenizer.decode
-        texts = [decode(self.encode(text, limit)) for text in self.texts]
-        self.sentences = sentences.cached(folder, self.recipe.sentence_encoder, texts)
+        """Let the sentence encoder read all captions, if a stage needs that; what it says is kept
+        in `folder`."""
+        encoder, stages = self.recipe.sentence_encoder, self.recipe.stages
+        if any(stage.reads_sentences for stage in stages):
+            limit = max(stage.caption_tokens for stage in stages if stage.reads_sentences)
+            decode = self.student.processor.tokenizer.decode
+            texts = [decode(self.encode(text, limit)) for text in self.texts]
+            self.sentences = Sentences(folder, encoder, texts)(texts)
+        if any(stage.assumes_by_meaning for stage in stages):
+            meanings = Sentences(folder, encoder, self.texts)
+            self.assumed["meaning"] = Assumed(self.examples, self.recipe.seed, meanings)
 
     def temperature(self, stage: Stage) -> float:
         """The stage's, or else the recipe's."""

@@ -62,8 +62,8 @@ def known(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> dict[str, T
     if stage.weights.rank:
         found["rank"] = _rank(odds, told)
     if stage.weights.assume:
-        assert inputs.assumed is not None
-        scores = torch.from_numpy(inputs.assumed.scores(told.pairs)).flatten().to(odds)
+        assumed = inputs.assumed[stage.assumed_by].scores(told.pairs)
+        scores = torch.from_numpy(assumed).flatten().to(odds)
         spread, distance = inputs.recipe.soft_target, inputs.recipe.distance
         found["assume"] = (
             losses.begun_loss(read, head, numbers, scores, spread, distance)

@@ -80,6 +80,11 @@ class Stage(_Frozen):
         " number drawn around it, and rank by the first digit: half of the tokens of reading whole"
         " distributions. Where digits are tokens, 1 to 9 and 100 are learned as their neighbours",
     )
+    assumed_by: Literal["words", "meaning"] = Field(
+        default="words",
+        description="what of a caption assumed scores go by, beside whose it is: by its words, or"
+        " also by its meaning (the sentence encoder's)",
+    )
     temperature: float | None = Field(
         default=None, gt=0, description="of distill, align and contrast; None: the recipe's"
     )
@@ -116,8 +121,13 @@ class Stage(_Frozen):
 
     @property
     def reads_sentences(self) -> bool:
-        """Whether it needs what a sentence encoder says of captions."""
+        """Whether it needs what a sentence encoder says of captions, as far as they are read."""
         return bool(self.weights.distill or self.weights.compare)
+
+    @property
+    def assumes_by_meaning(self) -> bool:
+        """Whether it needs a sentence encoder for the scores that it assumes."""
+        return bool(self.weights.assume and self.assumed_by == "meaning")
 
 
 class Lora(_Frozen):
@@ -154,8 +164,8 @@ class Recipe(_Frozen):
     )
     sentence_encoder: str = Field(
         default="minilm",
-        description="for distill and compare: folder or hub id of a Sentence-BERT model, or minilm,"
-        " a wheel's",
+        description="for distill, compare and what is assumed by meaning: folder or hub id of a"
+        " Sentence-BERT model, or minilm, a wheel's",
     )
     max_gradient: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
     weight_decay: float = Field(default=0.01, ge=0)

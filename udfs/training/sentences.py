@@ -1,4 +1,5 @@
-"""What a sentence encoder makes of captions, for a language model to learn from (`distill`).
+"""What a sentence encoder makes of captions, for a language model to learn from (`distill`) and for
+assumed scores (`assumed.py`).
 
 A sentence encoder has learned from hundreds of millions of pairs of texts which of them mean the
 same. A small language model has not: halfway up, its states tell words rather than meaning.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +24,57 @@ BATCH = 64
 MOST_TOKENS = 128
 
 
-def cached(folder: str | Path, encoder: str, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Embeddings (N, E) of texts as deviations from their mean, of unit length; from `folder` if
-    they are there already.
+class Sentences:
+    """Embeddings of texts as deviations from the mean of `texts`, of unit length.
 
     `encoder` is MINILM, or folder or hub id of a model whose mean token is a sentence's embedding
-    (Sentence-BERT, arXiv 1908.10084). Raises `standin.StandinError` where MiniLM's wheel is missing
-    and OSError for a model that cannot be had.
+    (Sentence-BERT, arXiv 1908.10084). Those of `texts` are kept in `folder`. Raises
+    `standin.StandinError` where MiniLM's wheel is missing and OSError for a model that cannot be
+    had.
     """
-    digest = hashlib.sha256(repr((encoder, list(texts))).encode()).hexdigest()
-    file = Path(folder) / f"sentences-{digest[:16]}.npy"
-    values = kept(file, lambda: _embed(encoder, texts))
-    values = values - values.mean(axis=0)
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    found: NDArray[np.float32] = values / np.maximum(length, 1e-6)
-    return found
+
+    def __init__(self, folder: str | Path, encoder: str, texts: Sequence[str]) -> None:
+        digest = hashlib.sha256(repr((encoder, list(texts))).encode()).hexdigest()
+        file = Path(folder) / f"sentences-{digest[:16]}.npy"
+        self._encoder = encoder
+        values = kept(file, lambda: self._embed(texts))
+        self._mean = values.mean(axis=0)
+        self._known = dict(zip(texts, values, strict=True))
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, E) of any texts."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        known = self._known | dict(zip(new, self._embed(new), strict=True)) if new else self._known
+        values = np.stack([known[text] for text in texts]) - self._mean
+        length = np.linalg.norm(values, axis=1, keepdims=True)
+        found: NDArray[np.float32] = values / np.maximum(length, 1e-6)
+        return found
+
+    @cached_property
+    def _model(self) -> tuple[Any, Any]:
+        return _load(self._encoder)
+
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        import torch
+
+        from udfs.standin import text_features
+
+        model, tokenizer = self._model
+        ids = [tokenizer(text)["input_ids"][:MOST_TOKENS] for text in texts]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        found: list[Any] = [None] * len(ids)
+        with torch.inference_mode():
+            for start in range(0, len(order), BATCH):
+                rows = order[start : start + BATCH]
+                length = max(len(ids[i]) for i in rows)
+                tokens = torch.zeros(len(rows), length, dtype=torch.long)
+                mask = torch.zeros_like(tokens)
+                for row, i in enumerate(rows):
+                    tokens[row, : len(ids[i])] = torch.tensor(ids[i])
+                    mask[row, : len(ids[i])] = 1
+                for i, value in zip(rows, text_features(model, tokens, mask), strict=True):
+                    found[i] = value.float().numpy()
+        return np.stack(found)
 
 
 def _load(encoder: str) -> tuple[Any, Any]:
@@ -50,26 +88,3 @@ def _load(encoder: str) -> tuple[Any, Any]:
 
     model = AutoModel.from_pretrained(encoder, trust_remote_code=False, use_safetensors=True)
     return model.eval(), AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
-
-
-def _embed(encoder: str, texts: Sequence[str]) -> NDArray[np.float32]:
-    import torch
-
-    from udfs.standin import text_features
-
-    model, tokenizer = _load(encoder)
-    ids = [tokenizer(text)["input_ids"][:MOST_TOKENS] for text in texts]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    found: list[Any] = [None] * len(ids)
-    with torch.inference_mode():
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            length = max(len(ids[i]) for i in rows)
-            tokens = torch.zeros(len(rows), length, dtype=torch.long)
-            mask = torch.zeros_like(tokens)
-            for row, i in enumerate(rows):
-                tokens[row, : len(ids[i])] = torch.tensor(ids[i])
-                mask[row, : len(ids[i])] = 1
-            for i, value in zip(rows, text_features(model, tokens, mask), strict=True):
-                found[i] = value.float().numpy()
-    return np.stack(found)

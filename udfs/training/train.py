@@ -71,9 +71,8 @@ def train(
     near = _nearest(features) if any(s.ranks for s in recipe.stages) else None
     planner = Planner(examples, recipe, near)
     objective = Objective(student, examples, features, recipe)
-    if any(stage.reads_sentences for stage in recipe.stages):
-        with accelerator.main_process_first():
-            objective.inputs.read_sentences(checkpoints)
+    with accelerator.main_process_first():
+        objective.inputs.read_sentences(checkpoints)
     wrapped = accelerator.prepare_model(objective)
     history = History()
     state = saved_states.load(checkpoints, student, fingerprint)
