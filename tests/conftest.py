@@ -4,9 +4,11 @@ several files about training begin with."""
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models
+import tiny_pairs
 import tiny_scores
 from pyspark.sql import SparkSession
 
@@ -29,6 +31,23 @@ def spark() -> Iterator[SparkSession]:
 def write(spark: SparkSession, tmp_path: Path) -> tiny_scores.Write:
     """write(name, rows, schema) -> path of a Delta table."""
     return tiny_scores.writer(spark, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def scoring_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny model that scores."""
+    return str(tiny_models.llava(tmp_path_factory.mktemp("llava")))
+
+
+@pytest.fixture
+def run_score(spark: SparkSession, scoring_model: str) -> tiny_pairs.Score:
+    """The score job with `scoring_model`."""
+    from jobs import score
+
+    def run(**options: Any) -> dict[str, Any]:
+        return score.run(spark, score.ScoreConfig(**({"model": scoring_model} | options)))
+
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -116,6 +117,18 @@ def text_features(text: Any, input_ids: torch.Tensor, mask: torch.Tensor) -> tor
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     mean: torch.Tensor = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
     return mean
+
+
+def padded_texts(ids: Sequence[list[int]], length: int, pad: int) -> tuple[Any, Any]:
+    """Tokens (B, L) of B texts and their mask, for `text_features`."""
+    import torch
+
+    tokens = torch.full((len(ids), length), pad)
+    mask = torch.zeros((len(ids), length), dtype=torch.long)
+    for row, each in enumerate(ids):
+        tokens[row, : len(each)] = torch.tensor(each)
+        mask[row, : len(each)] = 1
+    return tokens, mask
 
 
 def heads(image: int, text: int, hidden: int, embedding: int, dropout: float = 0.0) -> Any:

@@ -185,14 +185,10 @@ class _Runner:
         """(B, 384) of B captions, padded to `length` tokens."""
         import torch
 
-        padded_ids = torch.full((len(ids), length), self._tokenizer.pad_token_id)
-        mask = torch.zeros((len(ids), length), dtype=torch.long)
-        for row, tokens in enumerate(ids):
-            padded_ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
+        tokens, mask = standin.padded_texts(ids, length, self._tokenizer.pad_token_id)
         with torch.inference_mode():
             found = standin.text_features(
-                self._text, padded_ids.to(self._device), mask.to(self._device)
+                self._text, tokens.to(self._device), mask.to(self._device)
             )
         return np.asarray(found.float().cpu().numpy())
 

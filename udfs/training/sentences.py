@@ -57,7 +57,7 @@ class Sentences:
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import torch
 
-        from udfs.standin import text_features
+        from udfs.standin import padded_texts, text_features
 
         model, tokenizer = self._model
         ids = [tokenizer(text)["input_ids"][:MOST_TOKENS] for text in texts]
@@ -67,12 +67,8 @@ class Sentences:
             for start in range(0, len(order), BATCH):
                 rows = order[start : start + BATCH]
                 length = max(len(ids[i]) for i in rows)
-                tokens = torch.zeros(len(rows), length, dtype=torch.long)
-                mask = torch.zeros_like(tokens)
-                for row, i in enumerate(rows):
-                    tokens[row, : len(ids[i])] = torch.tensor(ids[i])
-                    mask[row, : len(ids[i])] = 1
-                for i, value in zip(rows, text_features(model, tokens, mask), strict=True):
+                batch = padded_texts([ids[i] for i in rows], length, tokenizer.pad_token_id)
+                for i, value in zip(rows, text_features(model, *batch), strict=True):
                     found[i] = value.float().numpy()
         return np.stack(found)
 
