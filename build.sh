@@ -15,7 +15,8 @@ usage: ./build.sh VERB [ARGUMENTS]
 
   quickstart  score and filter the sample pairs, from nothing to a summary
   setup       install what the jobs need into .venv; leaves .venv/bin/mlm-filter
-  test        run the tests: first those without a JVM, then Spark's (arguments go to pytest)
+  test        run the tests: first those without a JVM, then Spark's (arguments go to pytest; with
+              -n 0 all in one process, for a debugger)
   lint        check style, types, architecture and shell scripts
   format      rewrite the code as lint wants it
   package     build the wheel and the executors' zip into dist/
@@ -124,7 +125,9 @@ run_tests() {
   local name=$1 marker=$2 started=$SECONDS code=0
   shift 2
   say "== $name"
-  .venv/bin/python -m pytest -m "$marker" "$@" || code=$?
+  # Side by side on the machine's cores: much of a test is waiting. At most four, for their memory.
+  .venv/bin/python -m pytest -m "$marker" --numprocesses logical --maxprocesses 4 \
+    --dist worksteal "$@" || code=$?
   timings+=("$name: $((SECONDS - started)) s")
   [ "$code" -ne 5 ] || return 0 # nothing picked by the arguments in this half
   ran=yes

@@ -25,6 +25,7 @@ from . import ingest, report, score, tables
 from .config import JobConfig
 from .job import main as run_job
 from .job import say
+from .score_config import ScoreConfig
 
 CAPTION_WIDTH = 72
 RULES = ["top 50% of itm", "top 50% of ctq"]
@@ -51,9 +52,7 @@ def run(spark: SparkSession, config: QuickstartConfig) -> dict[str, Any]:
     say("[2/4] score: four metrics a pair, in one pass through the model")
     scores = score.run(
         spark,
-        score.ScoreConfig(
-            pairs=at["pairs"], scores=at["scores"], model=config.model, limit=config.limit
-        ),
+        ScoreConfig(pairs=at["pairs"], scores=at["scores"], model=config.model, limit=config.limit),
     )
     say(f"[3/4] filter: {' AND '.join(RULES)}")
     kept = filter_job.run(

@@ -43,10 +43,11 @@ def spark_seconds(spark: Any, folder: str, number: int, rows: int) -> float:
     they are while the loop has its turn, and the model would be loaded within the time.
     """
     from jobs import score
+    from jobs.score_config import ScoreConfig
 
-    warm = score.ScoreConfig(pairs=f"{folder}/warm", scores=f"{folder}/warm_scores{number}")
+    warm = ScoreConfig(pairs=f"{folder}/warm", scores=f"{folder}/warm_scores{number}")
     score.run(spark, warm)
-    config = score.ScoreConfig(pairs=f"{folder}/pairs", scores=f"{folder}/scores{number}")
+    config = ScoreConfig(pairs=f"{folder}/pairs", scores=f"{folder}/scores{number}")
     summary = score.run(spark, config)
     assert summary["scored"] == rows, summary
     return float(rows / summary["rows_per_second"])

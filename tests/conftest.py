@@ -43,9 +43,10 @@ def scoring_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def run_score(spark: SparkSession, scoring_model: str) -> tiny_pairs.Score:
     """The score job with `scoring_model`."""
     from jobs import score
+    from jobs.score_config import ScoreConfig
 
     def run(**options: Any) -> dict[str, Any]:
-        return score.run(spark, score.ScoreConfig(**({"model": scoring_model} | options)))
+        return score.run(spark, ScoreConfig(**({"model": scoring_model} | options)))
 
     return run
 
