@@ -125,8 +125,9 @@ run_tests() {
   local name=$1 marker=$2 started=$SECONDS code=0
   shift 2
   say "== $name"
-  # Side by side on the machine's cores: much of a test is waiting. At most four, for their memory.
-  .venv/bin/python -m pytest -m "$marker" --numprocesses logical --maxprocesses 4 \
+  # Side by side, one a core, and one thread each: more only stand in each other's way (measured: no
+  # faster than one process). At most four, for their memory.
+  OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "$marker" --numprocesses logical --maxprocesses 4 \
     --dist worksteal "$@" || code=$?
   timings+=("$name: $((SECONDS - started)) s")
   [ "$code" -ne 5 ] || return 0 # nothing picked by the arguments in this half

@@ -19,7 +19,8 @@ def spark() -> Iterator[SparkSession]:
     os.environ.setdefault("MLM_FILTER_MASTER", "local[2]")
     os.environ.setdefault("MLM_FILTER_DRIVER_MEMORY", "2g")
     # Many small queries: Java's second compiler costs more than it gives (measured: a third).
-    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+    java = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dspark.python.daemon.module=tests.warm_daemon"
+    os.environ.setdefault("JDK_JAVA_OPTIONS", java)
     from jobs.session import get_spark
 
     session, _ = get_spark("tests")
