@@ -1,8 +1,8 @@
 """Spark's Python daemon, with all that scoring imports already there.
 
 A worker that it forks for a task begins at once. Spark's own daemon leaves the imports to each
-worker, and ends workers that were idle for a minute: 17 seconds of a core (measured) for a model that
-scores in a tenth of one.
+worker, and ends those that were idle for a minute: 17 seconds of a core (measured) for a model that
+scores in a fraction of one.
 """
 
 import accelerate  # noqa: F401
