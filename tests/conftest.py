@@ -18,8 +18,8 @@ def spark() -> Iterator[SparkSession]:
     """A local session of two cores; jobs that a test calls find it active and leave it alone."""
     os.environ.setdefault("MLM_FILTER_MASTER", "local[2]")
     os.environ.setdefault("MLM_FILTER_DRIVER_MEMORY", "2g")
-    # Many small queries: Java's second compiler costs more than it gives (measured: a third), and so
-    # does Spark's code generation (a sixth).
+    # Many small queries: Java's second compiler costs more than it gives (measured: a third), and
+    # so does Spark's code generation (a sixth).
     java = (
         "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dspark.sql.codegen.wholeStage=false"
         " -Dspark.sql.codegen.factoryMode=NO_CODEGEN"
