@@ -21,6 +21,7 @@ import pyspark
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
+from udfs.locks import lock
 from udfs.starter import cache_folder
 
 from . import java
@@ -144,10 +145,25 @@ def _delta_jars() -> list[Path]:
     """Delta Lake's JARs: downloaded the first time, later found by a list in the cache folder."""
     name = f"delta-jars-{version('delta-spark')}-spark-{pyspark.__version__}.txt"
     known = cache_folder() / name
-    if known.is_file():
-        jars = [Path(line) for line in known.read_text().splitlines()]
-        if jars and all(jar.is_file() for jar in jars):
-            return jars
+    jars = _listed(known)
+    if jars:
+        return jars
+    # Two processes that fill Ivy's cache at once spoil each other's download.
+    with lock(known.with_suffix(".lock")):
+        jars = _listed(known)
+        if not jars:
+            jars = _download_jars()
+            known.write_text("\n".join(map(str, jars)))
+    return jars
+
+
+def _listed(known: Path) -> list[Path]:
+    """The JARs of a list, none where it or one of them is missing."""
+    jars = [Path(line) for line in known.read_text().splitlines()] if known.is_file() else []
+    return jars if all(jar.is_file() for jar in jars) else []
+
+
+def _download_jars() -> list[Path]:
     print("Downloading Delta Lake for Spark (once, about 40 s) ...", file=sys.stderr, flush=True)
     done = subprocess.run([sys.executable, "-c", _RESOLVE], capture_output=True, text=True)
     if done.returncode:
@@ -156,10 +172,7 @@ def _delta_jars() -> list[Path]:
     jars = [Path(uri.removeprefix("file://")) for uri in found]
     # What Spark ships itself, and newer, is left out.
     shipped = {_artifact(jar.name) for jar in Path(pyspark.__path__[0], "jars").glob("*.jar")}
-    jars = [jar for jar in jars if _artifact(jar.name.partition("_")[2]) not in shipped]
-    known.parent.mkdir(parents=True, exist_ok=True)
-    known.write_text("\n".join(map(str, jars)))
-    return jars
+    return [jar for jar in jars if _artifact(jar.name.partition("_")[2]) not in shipped]
 
 
 def _artifact(jar: str) -> str:

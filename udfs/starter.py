@@ -10,7 +10,6 @@ score.
     folder = starter.ensure_base()  # the base alone, to fine-tune
 """
 
-import fcntl
 import hashlib
 import importlib.metadata
 import importlib.resources
@@ -18,10 +17,11 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from udfs.locks import lock
 
 STARTER = "starter"
 """The model name that means "the starter model" wherever a model folder or hub id is asked for."""
@@ -157,9 +157,8 @@ def _made(cache: Path | None, version: str, write: Callable[[Path], None]) -> Pa
     if folder.is_dir():
         return folder
     try:
-        cache.mkdir(parents=True, exist_ok=True)
         # A lock for each version: making the trained model may have to make the base.
-        with _lock(cache / f".starter-{version}.lock"):
+        with lock(cache / f".starter-{version}.lock"):
             if not folder.is_dir():
                 _build(cache, folder, write)
     except OSError as error:
@@ -168,14 +167,6 @@ def _made(cache: Path | None, version: str, write: Callable[[Path], None]) -> Pa
             "MLM_FILTER_CACHE can name another folder."
         ) from error
     return folder
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    # The system drops the lock when its holder dies, so there is no stale lock to clean up.
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _build(cache: Path, folder: Path, write: Callable[[Path], None]) -> None:
