@@ -109,13 +109,13 @@ def test_captions_are_read_behind_images_as_scoring_reads_them(tmp_path: Path) -
     assert len(plan.texts) == stage.rivals * len(plan.pairs)
     with torch.no_grad():
         space = comparing.space(objective.inputs)
-        found = comparing.look(objective.inputs, space, plan.pairs, plan.texts, stage)
+        found = comparing.look(objective.inputs, space, plan.pairs, plan.texts, stage, 0)
         image, caption = plan.pairs[1]
         at = 1 * (1 + stage.rivals)  # the second image's own caption
         tree, last = student.with_image()
         tip = objective.inputs.tell(tree, last, caption, stage)
         tree.extend(tip, student.template.questions[1])
-        alone = student.before_mlp([tree], objective.inputs.images([image]), 1)[0]
+        alone = student.before_mlp([tree], objective.inputs.images([image], stage, 0), 1)[0]
     assert torch.allclose(found.states[at, 0], alone[tip], atol=1e-4)
     assert torch.allclose(found.states[at, 2], alone[len(tree) - 1], atol=1e-4)
     index = data.texts().index(caption)

@@ -158,7 +158,8 @@ def read_out(trained: Objective, pairs: list[tuple[int, str]]) -> np.ndarray:
         for question in student.template.questions:
             reads.number(rows.index(image), tree.ask(tip, question, student.template.tree))
     with torch.no_grad():
-        hidden = student.hidden([tree for tree, _ in trees.values()], trained.inputs.images(rows))
+        images = trained.inputs.images(rows, trained.inputs.recipe.stages[0], 0)
+        hidden = student.hidden([tree for tree, _ in trees.values()], images)
         log_p = read_out_of(trained.inputs, hidden, reads)
     return log_p.exp().reshape(len(pairs), len(METRICS), -1).double().numpy()
 

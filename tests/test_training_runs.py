@@ -79,6 +79,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         lora={"rank": 4, "dropout": 0.2},
         accumulate=2,
         averaged=2,
+        views=2,
         sentence_encoder=tiny_models.sentence_encoder(tmp_path_factory.mktemp("encoder")),
     )
 
@@ -106,6 +107,12 @@ def test_a_training_that_stops_goes_on_to_the_same_end(
     assert len(list(work.glob("checkpoint-*"))) == (steps > 1)
     assert_same(run(internvl, data, resumed, work, every_seconds=0), unbroken)
     assert_same(run(internvl, data, resumed, work), unbroken)  # nothing left to do
+
+
+def test_steps_that_are_made_ahead_are_the_same(
+    internvl: Path, data: Examples, resumed: Recipe, tmp_path: Path, unbroken: Any
+) -> None:
+    assert_same(run(internvl, data, resumed, tmp_path / "work", workers=2), unbroken)
 
 
 def test_a_killed_training_goes_on_to_the_same_end(

@@ -28,7 +28,7 @@ def distill(inputs: Inputs, rows: Sequence[int], stage: Stage) -> Tensor:
     return losses.likeness_loss(found, wanted, inputs.temperature(stage))
 
 
-def align(inputs: Inputs, pairs: Sequence[tuple[int, str]], stage: Stage) -> Tensor:
+def align(inputs: Inputs, pairs: Sequence[tuple[int, str]], stage: Stage, turn: int) -> Tensor:
     """The mean image token against the caption's code, which the language model has halfway up:
     the residual stream carries directions upwards, so that what the projector writes is what
     upper layers read.
@@ -40,7 +40,7 @@ def align(inputs: Inputs, pairs: Sequence[tuple[int, str]], stage: Stage) -> Ten
     """
     if inputs.words is None:
         raise ValueError("`align` needs the captions' codes")
-    images = inputs.images([image for image, _ in pairs])
+    images = inputs.images([image for image, _ in pairs], stage, turn)
     mean, spread = (torch.from_numpy(x).to(images.device) for x in inputs.words.scale)
     words = torch.from_numpy(np.stack([inputs.words[pair] for pair in pairs])).to(images.device)
     normalize = torch.nn.functional.normalize
@@ -49,11 +49,11 @@ def align(inputs: Inputs, pairs: Sequence[tuple[int, str]], stage: Stage) -> Ten
     return losses.info_nce(seen @ told.T / inputs.temperature(stage), _same(pairs))
 
 
-def contrast(inputs: Inputs, pairs: Sequence[tuple[int, str]], stage: Stage) -> Tensor:
+def contrast(inputs: Inputs, pairs: Sequence[tuple[int, str]], stage: Stage, turn: int) -> Tensor:
     """The last hidden state after an image against that after its caption."""
     student = inputs.student
     after = student.template.after
-    images = inputs.images([image for image, _ in pairs])
+    images = inputs.images([image for image, _ in pairs], stage, turn)
     seen, told = [], []
     for _, text in pairs:
         tree, last = student.with_image()

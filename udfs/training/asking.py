@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch  # noqa: TID253 - as in objective.py
@@ -31,20 +32,30 @@ weight its noise is most of the gradient, and training of all layers stood still
 (udfs/starter_adapter/README.md)."""
 
 
-def score(inputs: Inputs, scored: Sequence[Asked], stage: Stage, turn: int) -> dict[str, Tensor]:
-    """`score` and `reason`, as far as the stage has them."""
-    student, reads = inputs.student, Reads()
-    trees: list[TokenTree] = []
-    targets: list[float] = []
+@dataclass
+class Questions:
+    """Images with captions that a teacher scored as trees, where to read there, and the scores."""
+
+    images: list[int] = field(default_factory=list)
+    trees: list[TokenTree] = field(default_factory=list)
+    reads: Reads = field(default_factory=Reads)
+    targets: list[float] = field(default_factory=list)
+
+
+def lay_out(inputs: Inputs, scored: Sequence[Asked], stage: Stage, turn: int) -> Questions:
+    """Ask what the teacher was asked, and answer with its reasons where the stage learns them."""
+    student, laid = inputs.student, Questions()
+    reads, targets = laid.reads, laid.targets
     thinks = inputs.recipe.style == CHAIN_OF_THOUGHT  # its numbers come after reasons, always
     rows: dict[int, int] = {}  # image -> its tree: captions of one image share it
     for index, metrics in scored:
         pair = inputs.examples.scored[index]
         if pair.image not in rows:
-            rows[pair.image] = len(trees)
-            trees.append(student.with_image()[0])
+            rows[pair.image] = len(laid.trees)
+            laid.images.append(pair.image)
+            laid.trees.append(student.with_image()[0])
         row = rows[pair.image]
-        tree = trees[row]
+        tree = laid.trees[row]
         tip = inputs.tell(tree, len(student.head.tokens()) - 1, pair.caption, stage)
         for m in metrics:
             reason = _reason(inputs, pair.reasons[m]) if thinks or stage.weights.reason else []
@@ -55,7 +66,13 @@ def score(inputs: Inputs, scored: Sequence[Asked], stage: Stage, turn: int) -> d
             else:
                 _ask(inputs, tree, tip, row, m, round(pair.scores[m]), reason, reads)
             targets.append(pair.scores[m])
-    hidden = student.hidden(trees, inputs.images(list(rows)))
+    return laid
+
+
+def score(inputs: Inputs, laid: Questions, stage: Stage, turn: int) -> dict[str, Tensor]:
+    """`score` and `reason`, as far as the stage has them."""
+    student, reads, targets = inputs.student, laid.reads, laid.targets
+    hidden = student.hidden(laid.trees, inputs.images(laid.images, stage, turn))
     found: dict[str, Tensor] = {}
     if stage.weights.score and stage.sampled_numbers:
         found["score"] = _stepwise(inputs, hidden, reads, targets)

@@ -54,16 +54,22 @@ class Assumed:
                 self._owners.setdefault(text, []).append(image)
         self._models = self._learn(seed)
 
-    def scores(self, pairs: Sequence[tuple[int, str]]) -> NDArray[np.float64]:
-        """Scores (P, 4) of pairs, 0..100, in the order of METRICS."""
-        facts = self._facts(pairs)
+    def scores(
+        self, pairs: Sequence[tuple[int, str]], facts: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """Scores (P, 4) of pairs, 0..100, in the order of METRICS. `facts` about them are made
+        where they are not given."""
+        facts = self._all_facts(pairs, facts)
         found = np.stack([model.predict(facts) for model in self._models], axis=1)
         clipped: NDArray[np.float64] = np.clip(found, 0, 100)
         return clipped
 
-    def facts(self, image: int, caption: str) -> list[float]:
-        """What is known of a pair, in numbers: whose caption it is, how it differs from the image's
-        own, and how it is written."""
+    def facts(self, pairs: Sequence[tuple[int, str]]) -> NDArray[np.float64]:
+        """What is known of pairs without a model, in numbers (P, K): whose caption it is, how it
+        differs from the image's own, and how it is written."""
+        return np.array([self._facts(*pair) for pair in pairs])
+
+    def _facts(self, image: int, caption: str) -> list[float]:
         own = self._examples.captions[image]
         owners = self._owners.get(caption, [])
         groups = self._examples.groups
@@ -108,8 +114,10 @@ class Assumed:
                 found[at, column] = max((float(rows[text] @ rows[o]) for o in own), default=np.nan)
         return found
 
-    def _facts(self, pairs: Sequence[tuple[int, str]]) -> NDArray[np.float64]:
-        facts = np.array([self.facts(*pair) for pair in pairs])
+    def _all_facts(
+        self, pairs: Sequence[tuple[int, str]], facts: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        facts = self.facts(pairs) if facts is None else facts
         return facts if self._meanings is None else np.hstack([facts, self.nearness(pairs)])
 
     def _learn(self, seed: int) -> list[Any]:
@@ -117,7 +125,7 @@ class Assumed:
         from sklearn.ensemble import HistGradientBoostingRegressor
 
         scored = self._examples.scored
-        facts = self._facts([(pair.image, pair.caption) for pair in scored])
+        facts = self._all_facts([(pair.image, pair.caption) for pair in scored])
         models = []
         for m, metric in enumerate(METRICS):
             scores = np.array([pair.scores[m] for pair in scored])

@@ -66,10 +66,11 @@ def compare(
     pairs: Sequence[tuple[int, str]],
     others: Sequence[int],
     stage: Stage,
+    turn: int,
 ) -> Tensor:
     """The share of the coordinates' variance that is not read, that of captions and of images
     added. `others` are texts by index, as many for each of the pairs' images."""
-    seen = look(inputs, coordinates, pairs, others, stage)
+    seen = look(inputs, coordinates, pairs, others, stage, turn)
     gate, up, _ = _projections(inputs.student, stage.compare_depth)
     return _missed(_read(gate, seen.states), seen.captions) + _missed(
         _read(up, seen.states), seen.images
@@ -82,6 +83,7 @@ def look(
     pairs: Sequence[tuple[int, str]],
     others: Sequence[int],
     stage: Stage,
+    turn: int,
 ) -> Seen:
     """Captions behind images: each image's own, and as many of the `others` for each."""
     student = inputs.student
@@ -97,9 +99,8 @@ def look(
             places += [(row, column) for column in (tip, *asked)]
             texts.append(text)
             shown.append(image)
-    read = student.before_mlp(
-        trees, inputs.images([image for image, _ in pairs]), stage.compare_depth
-    )
+    images = inputs.images([image for image, _ in pairs], stage, turn)
+    read = student.before_mlp(trees, images, stage.compare_depth)
     rows, columns = zip(*places, strict=True)
     states = read[list(rows), list(columns)].float()
     return Seen(

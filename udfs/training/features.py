@@ -26,6 +26,7 @@ from udfs import captions as texts
 from udfs import images
 from udfs.training.kept import kept
 from udfs.training.student import PROJECTOR, Student
+from udfs.training.views import views
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,8 +110,9 @@ def cached(
     pictures: Sequence[bytes],
     progress: Callable[[str], None] = log.info,
 ) -> Any:
-    """Features (N, I, F) of N encoded images as a memory map in `folder`, from there if they are
-    there already for these images and this vision tower; a build that was cut short goes on.
+    """Features (N, V, I, F) of N encoded images in as many views as the recipe has, as a memory map
+    in `folder`, from there if they are there already for these images and this vision tower; a
+    build that was cut short goes on.
 
     Float16, or float32 where the recipe is. Raises `images.ImageError` for an image that cannot be
     decoded, and ValueError for a model that takes images in a varying number of tiles.
@@ -126,7 +128,7 @@ def cached(
     began, first = time.monotonic(), done
     for start in range(done, len(pictures), BATCH):
         batch = pictures[start : start + BATCH]
-        found = _features(student, batch)
+        found = _features(student, batch)  # (B, V, I, F)
         if array is None:
             state.unlink(missing_ok=True)  # it would vouch for what is overwritten now
             shape = (len(pictures), *found.shape[1:])
@@ -142,12 +144,12 @@ def cached(
 
 
 def means(features: Any) -> NDArray[np.float32]:
-    """The mean (N, F) over each image's I features."""
-    return np.stack([np.asarray(f, dtype=np.float32).mean(axis=0) for f in features])
+    """The mean (N, F) over the I features of each image as it is, of (N, V, I, F)."""
+    return np.stack([np.asarray(f[0], dtype=np.float32).mean(axis=0) for f in features])
 
 
 def _features(student: Student, pictures: Sequence[bytes]) -> NDArray[np.float32]:
-    """What arrives at the projector for these pictures, (B, I, F)."""
+    """What arrives at the projector for each view of these pictures, (B, V, I, F)."""
     import torch
 
     seen: list[Any] = []
@@ -155,7 +157,9 @@ def _features(student: Student, pictures: Sequence[bytes]) -> NDArray[np.float32
         lambda _, given: seen.append(given[0])
     )
     template, device = student.template, student.model.device
-    decoded = [images.decode(p, student.recipe.prompt.image_fit) for p in pictures]
+    count = student.recipe.views
+    plain = [images.decode(p, student.recipe.prompt.image_fit) for p in pictures]
+    decoded = [each for picture in plain for each in views(picture, count, student.recipe.seed)]
     out = student.processor(
         text=[template.head] * len(decoded),
         images=[[picture] for picture in decoded],
@@ -177,11 +181,12 @@ def _features(student: Student, pictures: Sequence[bytes]) -> NDArray[np.float32
     finally:
         hook.remove()
     found: NDArray[np.float32] = seen[0].float().cpu().numpy()
-    return found.reshape(len(decoded), -1, found.shape[-1])
+    return found.reshape(len(pictures), count, -1, found.shape[-1])
 
 
 def _key(student: Student, pictures: Sequence[bytes], dtype: str) -> str:
-    digest = hashlib.sha256(f"{student.recipe.prompt.image_fit} {dtype}".encode())
+    how = student.recipe
+    digest = hashlib.sha256(f"{how.prompt.image_fit} {dtype} {how.views} {how.seed}".encode())
     digest.update(str(student.processor.image_processor.to_json_string()).encode())
     for name, weight in student.core.vision_tower.state_dict().items():
         digest.update(f"{name} {tuple(weight.shape)} {float(weight.float().sum()):.6e}".encode())

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udfs import captions
+from udfs.training import sampling
 from udfs.training.assumed import Assumed
 from udfs.training.examples import Examples
 from udfs.training.features import Words
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 
 class Inputs:
-    """`features` (N, I, F) is what the projector reads of each image; `words`, captions' codes,
+    """`features` (N, V, I, F) is what the projector reads of V views of each image (a GPU that has
+    the room holds all of them); `words`, captions' codes,
     `sentences`, what a sentence encoder says of each of `texts`, and `assumed`, who assumes scores
     by what (`Stage.assumed_by`), are set where a stage needs them.
     """
@@ -32,6 +34,7 @@ class Inputs:
         self.student = student
         self.examples = examples
         self.features = features
+        self._at_hand = _at_hand(features, student.model.device)
         self.recipe = recipe
         self.texts = examples.texts()
         self.text_rows = {text: row for row, text in enumerate(self.texts)}
@@ -56,27 +59,44 @@ class Inputs:
         tip = tree.extend(last, self.encode(text, stage.caption_tokens))
         return tree.extend(tip, self.student.template.after)
 
-    def images(self, rows: Sequence[int]) -> Tensor:
-        """Image tokens (B, I, D) of images by index."""
+    def images(self, rows: Sequence[int], stage: Stage, turn: int) -> Tensor:
+        """Image tokens (B, I, D) of images by index, each in one of its views: `turn` by `turn` of
+        the stage another one."""
         import torch
 
-        device = self.student.model.device
-        read = torch.from_numpy(np.stack([self.features[row] for row in rows])).to(device)
-        return self.student.image_tokens(read.float())
+        draw = sampling.rng(self.recipe.seed, stage.name, turn, "views")
+        views = draw.integers(self.recipe.views, size=len(rows))
+        if isinstance(self._at_hand, torch.Tensor):
+            read = self._at_hand[list(rows), views.tolist()]
+        else:
+            chosen = zip(rows, views, strict=True)
+            read = torch.from_numpy(np.stack([self._at_hand[row, view] for row, view in chosen]))
+        return self.student.image_tokens(read.to(self.student.model.device).float())
 
     def read_sentences(self, folder: Path) -> None:
         """Let the sentence encoder read all captions, if a stage needs that; what it says is kept
         in `folder`."""
         encoder, stages = self.recipe.sentence_encoder, self.recipe.stages
+        device = str(self.student.model.device)
         if any(stage.reads_sentences for stage in stages):
             limit = max(stage.caption_tokens for stage in stages if stage.reads_sentences)
             decode = self.student.processor.tokenizer.decode
             texts = [decode(self.encode(text, limit)) for text in self.texts]
-            self.sentences = Sentences(folder, encoder, texts)(texts)
+            self.sentences = Sentences(folder, encoder, texts, device)(texts)
         if any(stage.assumes_by_meaning for stage in stages):
-            meanings = Sentences(folder, encoder, self.texts)
+            meanings = Sentences(folder, encoder, self.texts, device)
             self.assumed["meaning"] = Assumed(self.examples, self.recipe.seed, meanings)
 
     def temperature(self, stage: Stage) -> float:
         """The stage's, or else the recipe's."""
         return stage.temperature or self.recipe.temperature
+
+
+def _at_hand(features: Any, device: Any) -> Any:
+    """The features on a GPU, if they take at most half of the memory that is free there: to stack
+    and send them would take longer than a step computes."""
+    import torch
+
+    if device.type != "cuda" or features.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+        return features
+    return torch.from_numpy(np.array(features)).to(device)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch  # noqa: TID253 - as in objective.py
+from numpy.typing import NDArray
 
 from udfs.metrics import CTQ, ITM, METRICS, ODF
 from udfs.training import asking, losses
@@ -23,14 +25,17 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Told:
+class Told:
     """Images with their captions as trees, and what is known of the numbers to be read there, by
     their index in `reads`."""
 
+    images: list[int] = field(default_factory=list)
     trees: list[TokenTree] = field(default_factory=list)
     reads: Reads = field(default_factory=Reads)
     pairs: list[tuple[int, str]] = field(default_factory=list)
-    """Those whose four scores are assumed, as they come in `reads`."""
+    """Those whose four scores are assumed, as they come in `reads`, ..."""
+    facts: NDArray[np.float64] | None = None
+    """... and what is known of them (`Assumed.facts`)."""
     fitting: list[int] = field(default_factory=list)
     """ITM of captions that match, ..."""
     strange: list[int] = field(default_factory=list)
@@ -40,12 +45,20 @@ class _Told:
     garbled one, and that of the copy."""
 
 
-def known(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> dict[str, Tensor]:
-    """`rank` and `assume`, as far as the stage has them."""
-    told, student = _Told(), inputs.student
+def tell(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> Told:
+    """Lay out images with their captions."""
+    told = Told()
     for image in ranked:
         _tell(inputs, image, stage, told)
-    images = inputs.images([image.image for image in ranked])
+    if told.pairs:
+        told.facts = inputs.assumed[stage.assumed_by].facts(told.pairs)
+    return told
+
+
+def known(inputs: Inputs, told: Told, stage: Stage, turn: int) -> dict[str, Tensor]:
+    """`rank` and `assume`, as far as the stage has them."""
+    student = inputs.student
+    images = inputs.images(told.images, stage, turn)
     if not told.reads.rows:
         # Nothing is known, but processes that train together all need a gradient.
         nothing = 0 * images.sum()
@@ -62,7 +75,7 @@ def known(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> dict[str, T
     if stage.weights.rank:
         found["rank"] = _rank(odds, told)
     if stage.weights.assume:
-        assumed = inputs.assumed[stage.assumed_by].scores(told.pairs)
+        assumed = inputs.assumed[stage.assumed_by].scores(told.pairs, told.facts)
         scores = torch.from_numpy(assumed).flatten().to(odds)
         spread, distance = inputs.recipe.soft_target, inputs.recipe.distance
         found["assume"] = (
@@ -73,11 +86,12 @@ def known(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> dict[str, T
     return found
 
 
-def _tell(inputs: Inputs, image: Ranked, stage: Stage, told: _Told) -> None:
+def _tell(inputs: Inputs, image: Ranked, stage: Stage, told: Told) -> None:
     """Hang an image's captions below it, with the questions that the stage has use for."""
     template = inputs.student.template
     tree, last = inputs.student.with_image()
     row = len(told.trees)
+    told.images.append(image.image)
     told.trees.append(tree)
 
     def put(text: str, *metrics: int) -> list[int]:
@@ -110,7 +124,7 @@ def _tell(inputs: Inputs, image: Ranked, stage: Stage, told: _Told) -> None:
             told.spoiled.setdefault(metric, []).append((better, put(copy, metric)[0]))
 
 
-def _rank(odds: Tensor, told: _Told) -> Tensor:
+def _rank(odds: Tensor, told: Told) -> Tensor:
     # A caption that matches its image is better than one that does not match another: a score has
     # to rank all pairs, not an image's captions alone.
     parts = []

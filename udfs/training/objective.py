@@ -5,14 +5,17 @@ A module, so that data-parallel wrappers see one forward pass whatever a stage c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 - a torch module; only `train.py` imports it, where training begins
 
 from udfs.training import aligning, asking, comparing, knowing
+from udfs.training.asking import Questions
 from udfs.training.common_space import CommonSpace
 from udfs.training.examples import Examples
 from udfs.training.inputs import Inputs
+from udfs.training.knowing import Told
 from udfs.training.plans import Plan, Planner
 from udfs.training.recipe import Recipe, Stage
 from udfs.training.student import Student
@@ -24,9 +27,18 @@ PRIMED = 2048
 """So many captions behind images tell where `compare` begins."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A plan, and what of it the losses `rank`, `assume`, `score` and `reason` need laid out."""
+
+    plan: Plan
+    told: Told | None = None
+    questions: Questions | None = None
+
+
 class Objective(torch.nn.Module):
-    """The losses of a stage's plan. `features` (N, I, F) is what the projector reads of each image;
-    `inputs.words` and `inputs.sentences` are set before a stage that needs them."""
+    """The losses of a stage's plan. `features` (N, V, I, F) is what the projector reads of V views
+    of each image; `inputs.words` and `inputs.sentences` are set before a stage that needs them."""
 
     def __init__(
         self,
@@ -43,24 +55,37 @@ class Objective(torch.nn.Module):
         if any(s.compare_depth >= count for s in recipe.stages if s.weights.compare):
             raise ValueError(f"compare_depth: the language model has {count} layers")
 
-    def forward(self, plan: Plan, stage: Stage) -> dict[str, Tensor]:
-        """Each loss of the stage that `plan` has rows for, unweighted."""
+    def prepare(self, plan: Plan, stage: Stage) -> Prepared:
+        """What can be done before a step without the model: some of it takes as long as the step
+        itself on a GPU."""
+        told, questions, weights = None, None, stage.weights
+        if stage.ranks and plan.ranked:
+            told = knowing.tell(self.inputs, plan.ranked, stage)
+        if plan.scored and (weights.score or weights.reason):
+            questions = asking.lay_out(self.inputs, plan.scored, stage, plan.turn)
+        return Prepared(plan, told, questions)
+
+    def forward(self, given: Plan | Prepared, stage: Stage) -> dict[str, Tensor]:
+        """Each loss of the stage that a plan (or what `prepare` made of it) has rows for,
+        unweighted."""
+        prepared = self.prepare(given, stage) if isinstance(given, Plan) else given
         found: dict[str, Tensor] = {}
-        weights, inputs = stage.weights, self.inputs
+        plan, weights, inputs = prepared.plan, stage.weights, self.inputs
+        turn = plan.turn
         if weights.distill and plan.texts:
             found["distill"] = aligning.distill(inputs, plan.texts, stage)
         if weights.align and plan.pairs:
-            found["align"] = aligning.align(inputs, plan.pairs, stage)
+            found["align"] = aligning.align(inputs, plan.pairs, stage, turn)
         if weights.compare and plan.pairs:
             found["compare"] = comparing.compare(
-                inputs, self._coordinates(), plan.pairs, plan.texts, stage
+                inputs, self._coordinates(), plan.pairs, plan.texts, stage, turn
             )
         if weights.contrast and plan.pairs:
-            found["contrast"] = aligning.contrast(inputs, plan.pairs, stage)
-        if stage.ranks and plan.ranked:
-            found |= knowing.known(inputs, plan.ranked, stage)
-        if plan.scored and (weights.score or weights.reason):
-            found |= asking.score(inputs, plan.scored, stage, plan.turn)
+            found["contrast"] = aligning.contrast(inputs, plan.pairs, stage, turn)
+        if prepared.told:
+            found |= knowing.known(inputs, prepared.told, stage, turn)
+        if prepared.questions:
+            found |= asking.score(inputs, prepared.questions, stage, turn)
         return found
 
     @torch.no_grad()
@@ -69,7 +94,8 @@ class Objective(torch.nn.Module):
         space, count = self._coordinates(), stage.pairs * (1 + stage.rivals)
         plans = (planner.plan(stage, turn) for turn in range(-(-PRIMED // count)))
         batches = (
-            comparing.look(self.inputs, space, plan.pairs, plan.texts, stage) for plan in plans
+            comparing.look(self.inputs, space, plan.pairs, plan.texts, stage, plan.turn)
+            for plan in plans
         )
         comparing.prime(self.inputs.student, stage.compare_depth, batches)
 

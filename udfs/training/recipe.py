@@ -177,6 +177,12 @@ class Recipe(_Frozen):
         " with: each errs in its own way (arXiv 1803.05407)",
     )
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    views: int = Field(
+        default=1,
+        ge=1,
+        description="so many views of each image are learned from in turn: the image itself and"
+        " crops of it (data augmentation); each takes as long to compute as the first",
+    )
     seed: int = 0
 
     @model_validator(mode="after")

@@ -26,6 +26,10 @@ HELD_OUT = "held_out"
 """The folder within that of the examples with those that are only for the evaluation."""
 
 
+MOST_WORKERS = 8
+"""More have nothing to do."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """A training, in plain values that can be sent to other processes.
@@ -43,6 +47,8 @@ class Settings:
         merge: write a whole model and no adapter.
         compiled: compile the language layers (needs a C++ compiler).
         every_seconds: between checkpoints.
+        workers: processes beside each training one that make its steps ready (None: on a GPU one a
+            core, at most MOST_WORKERS, and none on a CPU, which has other work).
     """
 
     examples: str
@@ -57,6 +63,7 @@ class Settings:
     merge: bool = False
     compiled: bool = False
     every_seconds: float = 300.0
+    workers: int | None = None
 
 
 def cuda_available() -> bool:
@@ -73,6 +80,7 @@ def fit(settings: Settings) -> dict[str, Any]:
     Raises ExamplesError, `checkpoints.CheckpointError`, `images.ImageError`, and ValueError for a
     model that cannot be fine-tuned.
     """
+    import torch
     from transformers.utils import logging as transformers_logging
 
     from udfs.training.train import train
@@ -84,6 +92,8 @@ def fit(settings: Settings) -> dict[str, Any]:
     device = settings.device
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        # Matrix products of float32 in TF32: several times as fast, and as exact as training needs.
+        torch.set_float32_matmul_precision("high")
     student = adapter.student(settings.base, recipe, device, settings.revision)
     data = examples.read(settings.examples)
     key = _key(settings, data, world)
@@ -101,11 +111,20 @@ def fit(settings: Settings) -> dict[str, Any]:
         fingerprint=key,
         every_seconds=settings.every_seconds,
         progress=say,
+        workers=_workers(settings, world),
     )
     if rank:
         return {}
     seconds = time.monotonic() - started
     return _finish(settings, student, data, history.steps, {"processes": world, "seconds": seconds})
+
+
+def _workers(settings: Settings, world: int) -> int:
+    if settings.workers is not None:
+        return settings.workers
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    spare = (os.cpu_count() or 1) // here - 1
+    return max(0, min(MOST_WORKERS, spare)) if settings.device == "cuda" else 0
 
 
 def _say(text: str) -> None:

@@ -25,7 +25,7 @@ MOST_TOKENS = 128
 
 
 class Sentences:
-    """Embeddings of texts as deviations from the mean of `texts`, of unit length.
+    """Embeddings of texts as deviations from the mean of `texts`, of unit length, made on `device`.
 
     `encoder` is MINILM, or folder or hub id of a model whose mean token is a sentence's embedding
     (Sentence-BERT, arXiv 1908.10084). Those of `texts` are kept in `folder`. Raises
@@ -33,10 +33,12 @@ class Sentences:
     had.
     """
 
-    def __init__(self, folder: str | Path, encoder: str, texts: Sequence[str]) -> None:
+    def __init__(
+        self, folder: str | Path, encoder: str, texts: Sequence[str], device: str = "cpu"
+    ) -> None:
         digest = hashlib.sha256(repr((encoder, list(texts))).encode()).hexdigest()
         file = Path(folder) / f"sentences-{digest[:16]}.npy"
-        self._encoder = encoder
+        self._encoder, self._device = encoder, device
         values = kept(file, lambda: self._embed(texts))
         self._mean = values.mean(axis=0)
         self._known = dict(zip(texts, values, strict=True))
@@ -52,7 +54,8 @@ class Sentences:
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:
-        return _load(self._encoder)
+        model, tokenizer = _load(self._encoder)
+        return model.to(self._device), tokenizer
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import torch
@@ -68,8 +71,9 @@ class Sentences:
                 rows = order[start : start + BATCH]
                 length = max(len(ids[i]) for i in rows)
                 batch = padded_texts([ids[i] for i in rows], length, tokenizer.pad_token_id)
-                for i, value in zip(rows, text_features(model, *batch), strict=True):
-                    found[i] = value.float().numpy()
+                values = text_features(model, *(part.to(self._device) for part in batch))
+                for i, value in zip(rows, values.float().cpu().numpy(), strict=True):
+                    found[i] = value
         return np.stack(found)
 
 

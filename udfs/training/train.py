@@ -21,6 +21,7 @@ from udfs.training import checkpoints as saved_states
 from udfs.training import features as frozen
 from udfs.training import sampling
 from udfs.training.examples import Examples
+from udfs.training.feed import feed
 from udfs.training.objective import Objective
 from udfs.training.plans import Planner
 from udfs.training.recipe import Recipe, Stage, Weights
@@ -49,13 +50,14 @@ def train(
     every_seconds: float = 300,
     progress: Callable[[str], None] = log.info,
     stop_after: int | None = None,
+    workers: int = 0,
 ) -> History:
     """Run all stages from the newest checkpoint in `checkpoints`; return the history.
 
     `fingerprint` stands for everything that decides the result: a checkpoint with another one is
     refused. Every process of a distributed training calls this; the first one writes and its losses
     are the history's. `stop_after` ends the process's work after so many steps, as a kill would,
-    for tests.
+    for tests. `workers` processes make steps ready ahead of time (`feed.py`).
 
     Raises `checkpoints.CheckpointError`, and ExamplesError where a stage lacks what it needs.
     """
@@ -101,6 +103,11 @@ def train(
             optimizer.load_state_dict(state["optimizer"])
         if stage.weights.compare and not begin:
             objective.prime(planner, stage)
+        turns = [
+            turn * accelerator.num_processes + accelerator.process_index
+            for turn in range(begin * recipe.accumulate, stage.steps * recipe.accumulate)
+        ]
+        batches = feed(objective, planner, stage, turns, workers)
         started = time.monotonic()
         for step in range(begin, stage.steps):
             for group in optimizer.param_groups:
@@ -108,13 +115,11 @@ def train(
             entry: dict[str, Any] = {"stage": stage.name, "step": step}
             optimizer.zero_grad()
             for micro in range(recipe.accumulate):
-                turn = (step * recipe.accumulate + micro) * accelerator.num_processes
-                turn += accelerator.process_index
-                torch.manual_seed(int(sampling.rng(recipe.seed, stage.name, turn).integers(2**31)))
-                plan = planner.plan(stage, turn)
+                prepared = next(batches)
+                torch.manual_seed(_seed(recipe, stage, prepared.plan.turn))
                 last = micro == recipe.accumulate - 1
                 with _sync(accelerator, wrapped, last), accelerator.autocast():
-                    found = wrapped(plan, stage)
+                    found = wrapped(prepared, stage)
                 weights = stage.weights.model_dump()
                 loss = sum(weights[name] * value for name, value in found.items())
                 accelerator.backward(loss / recipe.accumulate)
@@ -145,6 +150,11 @@ def train(
         accelerator.wait_for_everyone()  # for the first one's files
         saved_states.average_ends(checkpoints, student, averaged, fingerprint)
     return history
+
+
+def _seed(recipe: Recipe, stage: Stage, turn: int) -> int:
+    """Of what chance there is within a step: dropout."""
+    return int(sampling.rng(recipe.seed, stage.name, turn).integers(2**31))
 
 
 def _sync(accelerator: Any, wrapped: Any, last: bool) -> Any:
