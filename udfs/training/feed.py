@@ -1,13 +1,16 @@
 """Steps made ready ahead of time, beside the one that is computed.
 
 On a GPU a step takes a twentieth of a second, and as long again to draw captions, spoil them and
-lay them out, which is plain Python: processes beside the training do it meanwhile. What they make
-is a pure function of the turn, so their number changes nothing of what is learned.
+lay them out, which is plain Python: processes beside the training do it meanwhile, and a thread
+asks the other models. What they make is a pure function of the turn, so their number changes
+nothing of what is learned.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset  # noqa: TID253 - as in objective.py
@@ -17,7 +20,7 @@ from udfs.training.plans import Planner
 from udfs.training.recipe import Stage
 
 AHEAD = 4
-"""So many steps each process makes beforehand."""
+"""So many steps each process, and the thread, make beforehand."""
 
 
 class _Turns(Dataset[Prepared]):
@@ -48,7 +51,18 @@ def feed(
         prefetch_factor=AHEAD if workers else None,
         multiprocessing_context="fork" if workers else None,
     )
-    yield from loader
+    if not workers:
+        for prepared in loader:
+            yield objective.complete(prepared, stage)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        waiting: deque[Future[Prepared]] = deque()
+        for prepared in loader:
+            waiting.append(thread.submit(objective.complete, prepared, stage))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _as_it_is(prepared: Any) -> Any:

@@ -35,7 +35,9 @@ class Told:
     pairs: list[tuple[int, str]] = field(default_factory=list)
     """Those whose four scores are assumed, as they come in `reads`, ..."""
     facts: NDArray[np.float64] | None = None
-    """... and what is known of them (`Assumed.facts`)."""
+    """... what is known of them (`Assumed.facts`), ..."""
+    assumed: NDArray[np.float64] | None = None
+    """... and the scores (P, 4) themselves."""
     fitting: list[int] = field(default_factory=list)
     """ITM of captions that match, ..."""
     strange: list[int] = field(default_factory=list)
@@ -53,6 +55,12 @@ def tell(inputs: Inputs, ranked: Sequence[Ranked], stage: Stage) -> Told:
     if told.pairs:
         told.facts = inputs.assumed[stage.assumed_by].facts(told.pairs)
     return told
+
+
+def assume(inputs: Inputs, told: Told, stage: Stage) -> None:
+    """Add the scores that are assumed; a sentence encoder may read the captions for that."""
+    if told.facts is not None:
+        told.assumed = inputs.assumed[stage.assumed_by].scores(told.pairs, told.facts)
 
 
 def known(inputs: Inputs, told: Told, stage: Stage, turn: int) -> dict[str, Tensor]:
@@ -74,9 +82,8 @@ def known(inputs: Inputs, told: Told, stage: Stage, turn: int) -> dict[str, Tens
         odds = log_odds(read)
     if stage.weights.rank:
         found["rank"] = _rank(odds, told)
-    if stage.weights.assume:
-        assumed = inputs.assumed[stage.assumed_by].scores(told.pairs, told.facts)
-        scores = torch.from_numpy(assumed).flatten().to(odds)
+    if told.assumed is not None:
+        scores = torch.from_numpy(told.assumed).flatten().to(odds)
         spread, distance = inputs.recipe.soft_target, inputs.recipe.distance
         found["assume"] = (
             losses.begun_loss(read, head, numbers, scores, spread, distance)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from udfs.number_tree import NUMBERS, NumberTree
 
 if TYPE_CHECKING:
@@ -109,23 +111,26 @@ def path_log_probabilities(
     """
     import torch
 
-    found: list[Tensor] = [hidden.new_zeros(())] * len(nodes)
-    at_root = [i for i, node in enumerate(nodes) if node == 0]
-    if at_root:
+    at = np.array(nodes)
+    found = hidden.new_zeros(len(at), dtype=torch.float32)
+    roots, others = np.flatnonzero(at == 0), np.flatnonzero(at != 0)
+    if len(roots):
         children = list(tree.nodes[0].children)
-        log_p = (hidden[at_root].to(head.dtype) @ head[children].T).float().log_softmax(dim=-1)
-        for row, i in enumerate(at_root):
-            found[i] = log_p[row, children.index(tokens[i])]
-    below = [i for i, node in enumerate(nodes) if node != 0]
-    if below:
-        log_p = (hidden[below].to(head.dtype) @ head.T).float().log_softmax(dim=-1)
-        for row, i in enumerate(below):
-            if tokens[i] >= 0:
-                found[i] = log_p[row, tokens[i]]
-            else:
-                going_on = log_p[row, list(tree.nodes[nodes[i]].children)].logsumexp(dim=-1)
-                found[i] = torch.log(-torch.expm1(going_on.clamp(max=-1e-6)))
-    return torch.stack(found)
+        log_p = (hidden[roots].to(head.dtype) @ head[children].T).float().log_softmax(dim=-1)
+        found[roots] = log_p[range(len(roots)), [children.index(tokens[i]) for i in roots]]
+    if len(others):
+        log_p = (hidden[others].to(head.dtype) @ head.T).float().log_softmax(dim=-1)
+        # Each row's way on, or, where the number ends, all ways on, which are those not taken.
+        ends = torch.tensor([tokens[i] < 0 for i in others], device=hidden.device)
+        ways = [tree.nodes[at[i]].children if tokens[i] < 0 else (tokens[i],) for i in others]
+        most = max(map(len, ways))
+        index = torch.tensor([[*way, *way[:1] * (most - len(way))] for way in ways])
+        real = torch.tensor([[j < len(way) for j in range(most)] for way in ways])
+        taken = log_p.gather(1, index.to(log_p.device))
+        taken = taken.masked_fill(~real.to(log_p.device), -torch.inf).logsumexp(dim=-1)
+        ended = torch.log(-torch.expm1(taken.clamp(max=-1e-6)))
+        found[others] = torch.where(ends, ended, taken)
+    return found
 
 
 def path(number: int, tree: NumberTree) -> list[tuple[int, int]]:

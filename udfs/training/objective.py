@@ -65,10 +65,19 @@ class Objective(torch.nn.Module):
             questions = asking.lay_out(self.inputs, plan.scored, stage, plan.turn)
         return Prepared(plan, told, questions)
 
+    def complete(self, prepared: Prepared, stage: Stage) -> Prepared:
+        """Let other models say what they have to say to what is prepared: assumed scores."""
+        if prepared.told:
+            knowing.assume(self.inputs, prepared.told, stage)
+        return prepared
+
     def forward(self, given: Plan | Prepared, stage: Stage) -> dict[str, Tensor]:
-        """Each loss of the stage that a plan (or what `prepare` made of it) has rows for,
-        unweighted."""
-        prepared = self.prepare(given, stage) if isinstance(given, Plan) else given
+        """Each loss of the stage that a plan (or what `prepare` and `complete` made of it) has
+        rows for, unweighted."""
+        if isinstance(given, Plan):
+            prepared = self.complete(self.prepare(given, stage), stage)
+        else:
+            prepared = given
         found: dict[str, Tensor] = {}
         plan, weights, inputs = prepared.plan, stage.weights, self.inputs
         turn = plan.turn

@@ -63,7 +63,7 @@ class Sentences:
         from udfs.standin import padded_texts, text_features
 
         model, tokenizer = self._model
-        ids = [tokenizer(text)["input_ids"][:MOST_TOKENS] for text in texts]
+        ids = [each[:MOST_TOKENS] for each in tokenizer(list(texts))["input_ids"]]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         found: list[Any] = [None] * len(ids)
         with torch.inference_mode():
