@@ -111,7 +111,7 @@ def test_captions_are_read_behind_images_as_scoring_reads_them(tmp_path: Path) -
         space = comparing.space(objective.inputs)
         found = comparing.look(objective.inputs, space, plan.pairs, plan.texts, stage, 0)
         image, caption = plan.pairs[1]
-        at = 1 * (1 + stage.rivals)  # the second image's own caption
+        at = 1 * (1 + int(stage.rivals))  # the second image's own caption
         tree, last = student.with_image()
         tip = objective.inputs.tell(tree, last, caption, stage)
         tree.extend(tip, student.template.questions[1])

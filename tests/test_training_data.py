@@ -211,3 +211,16 @@ def test_an_image_is_ranked_by_as_many_captions_of_its_own_as_asked(data: Exampl
     fewer = sampling.ranked(data, two, 2, None, ("seed",))
     assert fewer.own == found[0].own[:1]
     assert fewer.rivals == found[0].rivals
+
+
+def test_some_images_have_rivals(data: Examples) -> None:
+    one = next(i for i, own in enumerate(data.captions) if own)
+
+    def mean(rivals: float) -> float:
+        found = [sampling.ranked(data, one, rivals, None, (turn,)).rivals for turn in range(400)]
+        return float(np.mean([len(each) for each in found]))
+
+    assert mean(2) > mean(1) > 0
+    assert 0.2 < mean(0.3) / mean(1) < 0.4
+    with pytest.raises(ValueError, match="compare needs a whole number of rivals"):
+        recipe({"weights": {"compare": 1}, "rivals": 1.5})

@@ -75,7 +75,14 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         {"weights": {"compare": 1}, "steps": 3, "compare_depth": 1, "rivals": 2},
         {"weights": {"rank": 1, "score": 1, "align": 1}, "steps": 3, "sampled_numbers": True},
         {"weights": {"rank": 1, "assume": 1}, "steps": 3, "own": 2, "sampled_numbers": True},
-        {"weights": {"assume": 1}, "steps": 2, "assumed_by": "meaning", "sampled_numbers": True},
+        {
+            "weights": {"assume": 1},
+            "steps": 2,
+            "assumed_by": "meaning",
+            "sampled_numbers": True,
+            "averaged": 2,
+            "rivals": 1.5,
+        },
         lora={"rank": 4, "dropout": 0.2},
         accumulate=2,
         averaged=2,
@@ -154,5 +161,12 @@ def test_weights_are_the_mean_of_the_last_stages_ends(
     assert any(not torch.equal(first[name], last[name]) for name in last)
     for name, weight in mean.items():
         assert torch.allclose(weight, (first[name] + last[name]) / 2, atol=1e-7), name
+    # A stage that begins with this mean, and stands still:
+    still = {"weights": {"score": 1}, "steps": 1, "averaged": 2, "learning_rate": 1e-12}
+    on = run(internvl, data, recipe(*stages, still), tmp_path / "on")[1]
+    for name, weight in mean.items():
+        assert torch.allclose(weight, on[name], atol=1e-7), name
     with pytest.raises(ValueError, match="averaged: 3, but there are 2 stages"):
         recipe(*stages, averaged=3)
+    with pytest.raises(ValueError, match="stage 'stage 1': averaged: 2, but there are 1 stages"):
+        recipe(stages[0], still)

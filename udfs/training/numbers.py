@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from udfs.number_tree import NUMBERS, NumberTree
 
 if TYPE_CHECKING:
@@ -111,18 +109,18 @@ def path_log_probabilities(
     """
     import torch
 
-    at = np.array(nodes)
-    found = hidden.new_zeros(len(at), dtype=torch.float32)
-    roots, others = np.flatnonzero(at == 0), np.flatnonzero(at != 0)
-    if len(roots):
+    found = hidden.new_zeros(len(nodes), dtype=torch.float32)
+    roots = [i for i, node in enumerate(nodes) if node == 0]
+    others = [i for i, node in enumerate(nodes) if node != 0]
+    if roots:
         children = list(tree.nodes[0].children)
         log_p = (hidden[roots].to(head.dtype) @ head[children].T).float().log_softmax(dim=-1)
         found[roots] = log_p[range(len(roots)), [children.index(tokens[i]) for i in roots]]
-    if len(others):
+    if others:
         log_p = (hidden[others].to(head.dtype) @ head.T).float().log_softmax(dim=-1)
         # Each row's way on, or, where the number ends, all ways on, which are those not taken.
         ends = torch.tensor([tokens[i] < 0 for i in others], device=hidden.device)
-        ways = [tree.nodes[at[i]].children if tokens[i] < 0 else (tokens[i],) for i in others]
+        ways = [tree.nodes[nodes[i]].children if tokens[i] < 0 else (tokens[i],) for i in others]
         most = max(map(len, ways))
         index = torch.tensor([[*way, *way[:1] * (most - len(way))] for way in ways])
         real = torch.tensor([[j < len(way) for j in range(most)] for way in ways])

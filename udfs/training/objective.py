@@ -100,7 +100,7 @@ class Objective(torch.nn.Module):
     @torch.no_grad()
     def prime(self, planner: Planner, stage: Stage) -> None:
         """Let `compare` begin with what the stage's first plans tell (`comparing.prime`)."""
-        space, count = self._coordinates(), stage.pairs * (1 + stage.rivals)
+        space, count = self._coordinates(), stage.pairs * (1 + int(stage.rivals))
         plans = (planner.plan(stage, turn) for turn in range(-(-PRIMED // count)))
         batches = (
             comparing.look(self.inputs, space, plan.pairs, plan.texts, stage, plan.turn)

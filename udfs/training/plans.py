@@ -77,7 +77,7 @@ class Planner:
             scored = self._scored(stage, turn)
         texts: list[int] = []
         if stage.reads_sentences:
-            count = stage.pairs * (stage.rivals if weights.compare else 1)
+            count = stage.pairs * (int(stage.rivals) if weights.compare else 1)
             texts = sampling.turn(self.texts, count, turn, *key, "texts")
         return Plan(texts, pairs, ranked, scored, turn)
 

@@ -71,7 +71,13 @@ class Stage(_Frozen):
     own: int = Field(
         default=1, ge=1, description="captions of its own that a ranked image has, at most"
     )
-    rivals: int = Field(default=4, ge=1, description="other images' captions beside an image's own")
+    rivals: float = Field(
+        default=4,
+        gt=0,
+        description="other images' captions beside an image's own; 0.7: beside seven of ten images"
+        " one. How often captions match is learned as well: a last stage should have it as the"
+        " tables to be scored do",
+    )
     scored: int = Field(default=8, ge=0, description="images with teacher's scores a step")
     caption_tokens: int = Field(default=48, ge=4, description="captions are cut at so many tokens")
     sampled_numbers: bool = Field(
@@ -84,6 +90,12 @@ class Stage(_Frozen):
         default="words",
         description="what of a caption assumed scores go by, beside whose it is: by its words, or"
         " also by its meaning (the sentence encoder's)",
+    )
+    averaged: int = Field(
+        default=1,
+        ge=1,
+        description="begin with the mean of the weights that so many stages, those just before,"
+        " ended with (as `averaged` of the recipe)",
     )
     temperature: float | None = Field(
         default=None, gt=0, description="of distill, align and contrast; None: the recipe's"
@@ -110,6 +122,8 @@ class Stage(_Frozen):
     def _has_a_loss(self) -> Self:
         if not any(self.weights.model_dump().values()):
             raise ValueError(f"stage {self.name!r} has no loss with a weight above 0")
+        if self.weights.compare and self.rivals % 1:
+            raise ValueError(f"stage {self.name!r}: compare needs a whole number of rivals")
         if self.weights.compare and self.frozen_layers:
             raise ValueError(f"stage {self.name!r}: compare trains the layers below its depth")
         return self
@@ -193,9 +207,19 @@ class Recipe(_Frozen):
 
     @model_validator(mode="after")
     def _has_so_many_stages(self) -> Self:
-        if self.averaged > len(self.stages):
-            raise ValueError(f"averaged: {self.averaged}, but there are {len(self.stages)} stages")
+        for count, before, where in (
+            *((s.averaged, at, f"stage {s.name!r}: ") for at, s in enumerate(self.stages)),
+            (self.averaged, len(self.stages), ""),
+        ):
+            if count > max(1, before):
+                raise ValueError(f"{where}averaged: {count}, but there are {before} stages before")
         return self
+
+    def averages(self) -> set[int]:
+        """The stages, by number, whose ends are averaged with others."""
+        spans = [(at, stage.averaged) for at, stage in enumerate(self.stages)]
+        spans.append((len(self.stages), self.averaged))
+        return {n for end, count in spans if count > 1 for n in range(end - count, end)}
 
     @model_validator(mode="after")
     def _prompt_has_the_style(self) -> Self:

@@ -61,20 +61,22 @@ def turn(count: int, size: int, step: int, *key: object) -> list[int]:
 def ranked(
     examples: Examples,
     image: int,
-    rivals: int,
+    rivals: float,
     near: NDArray[np.int64] | None,
     key: tuple[object, ...],
     count: int = 1,
 ) -> Ranked:
-    """`count` of an image's own captions (as far as it has them), their spoiled copies, and
-    captions of other images: in turn of the same group, of a look-alike (`near` (N, K) nearest
-    images), and of any. Only the first caption has a garbled copy: writing is easily told."""
+    """`count` of an image's own captions (as far as it has them), their spoiled copies, and (on
+    average) `rivals` captions of other images: in turn of the same group, of a look-alike (`near`
+    (N, K) nearest images), and of any. Only the first caption has a garbled copy: writing is easily
+    told."""
     draw = rng(*key, examples.uids[image])
     own = examples.captions[image]
     first = int(draw.integers(len(own)))
     chosen = [own[(first + i) % len(own)] for i in range(min(count, len(own)))]
     others: list[str] = []
-    for i in range(rivals):
+    whole, part = divmod(rivals, 1)
+    for i in range(int(whole) + int(part > 0 and draw.random() < part)):
         other = _other(examples, image, i % 3, near, draw)
         texts = examples.captions[other]
         text = texts[draw.integers(len(texts))] if texts else ""

@@ -83,12 +83,20 @@ def train(
         first_stage, first_step = state["stage"], state["step"]
         history.steps = state["history"]
         progress(f"going on from step {first_step} of stage {first_stage + 1}")
-    averaged = range(len(recipe.stages))[-recipe.averaged :]
+    averaged = recipe.averages()
+
+    def average(end: int, count: int) -> None:
+        if count > 1:
+            accelerator.wait_for_everyone()  # for the first one's files
+            saved_states.average_ends(checkpoints, student, range(end - count, end), fingerprint)
+
     saved, done = time.monotonic(), 0
     for number, stage in enumerate(recipe.stages):
         if number < first_stage:
             continue
         begin = first_step if number == first_stage else 0
+        if not begin:
+            average(number, stage.averaged)
         if stage.weights.align:
             # From before the stage's first step: a stage that is gone on with finds the file.
             codes = checkpoints / f"codes-{number}-{fingerprint[:8]}.npy"
@@ -146,9 +154,7 @@ def train(
                 saved = time.monotonic()
             if over:
                 return history
-    if recipe.averaged > 1:
-        accelerator.wait_for_everyone()  # for the first one's files
-        saved_states.average_ends(checkpoints, student, averaged, fingerprint)
+    average(len(recipe.stages), recipe.averaged)
     return history
 
 
