@@ -11,6 +11,7 @@ plans.py        the same, laid out for each micro-batch of a stage
 tree.py         one sequence for an image and many captions, as a tree of tokens
 numbers.py      the read-out of scores, differentiable
 losses.py       the losses
+views.py        crops of an image
 features.py     what frozen parts say of images and captions, computed once
 sentences.py    what a sentence encoder says of captions, for a language model to learn from
 kept.py         arrays that take long to make, kept in a file
@@ -23,6 +24,7 @@ objective.py    from a plan to its losses, which are in
   comparing.py  the layer that compares caption and image
   asking.py     what a teacher said: score, reason
   knowing.py    what is known without one: rank, assume
+feed.py         steps made ready ahead of time
 reads.py        where a forward pass is read
 checkpoints.py  saving and resuming
 train.py        the loop: stages, steps, progress
