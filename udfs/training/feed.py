@@ -1,9 +1,9 @@
 """Steps made ready ahead of time, beside the one that is computed.
 
-To draw captions, spoil them and lay them out is plain Python, and takes a good part of the time that
-a GPU needs for the step itself: processes beside the training do it meanwhile, and a thread asks
-other models what they have to say. What they make is a pure function of the turn, so their number
-changes nothing of what is learned.
+To draw captions, spoil them and lay them out is plain Python, and takes a good part of the time
+that a GPU needs for the step itself: processes beside the training do it meanwhile, and a thread
+asks other models what they have to say. What they make is a pure function of the turn, so their
+number changes nothing of what is learned.
 """
 
 from __future__ import annotations
