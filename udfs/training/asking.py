@@ -52,7 +52,6 @@ def lay_out(inputs: Inputs, scored: Sequence[Asked], stage: Stage, turn: int) ->
         pair = inputs.examples.scored[index]
         if pair.image not in rows:
             rows[pair.image] = len(laid.trees)
-            laid.images.append(pair.image)
             laid.trees.append(student.with_image()[0])
         row = rows[pair.image]
         tree = laid.trees[row]
@@ -66,6 +65,7 @@ def lay_out(inputs: Inputs, scored: Sequence[Asked], stage: Stage, turn: int) ->
             else:
                 _ask(inputs, tree, tip, row, m, round(pair.scores[m]), reason, reads)
             targets.append(pair.scores[m])
+    laid.images.extend(rows)
     return laid
 
 

@@ -59,7 +59,7 @@ class Assumed:
     ) -> NDArray[np.float64]:
         """Scores (P, 4) of pairs, 0..100, in the order of METRICS. `facts` about them are made
         where they are not given."""
-        facts = self._all_facts(pairs, facts)
+        facts = self._with_nearness(pairs, self.facts(pairs) if facts is None else facts)
         found = np.stack([model.predict(facts) for model in self._models], axis=1)
         clipped: NDArray[np.float64] = np.clip(found, 0, 100)
         return clipped
@@ -114,10 +114,9 @@ class Assumed:
                 found[at, column] = max((float(rows[text] @ rows[o]) for o in own), default=np.nan)
         return found
 
-    def _all_facts(
-        self, pairs: Sequence[tuple[int, str]], facts: NDArray[np.float64] | None = None
+    def _with_nearness(
+        self, pairs: Sequence[tuple[int, str]], facts: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        facts = self.facts(pairs) if facts is None else facts
         return facts if self._meanings is None else np.hstack([facts, self.nearness(pairs)])
 
     def _learn(self, seed: int) -> list[Any]:
@@ -125,7 +124,8 @@ class Assumed:
         from sklearn.ensemble import HistGradientBoostingRegressor
 
         scored = self._examples.scored
-        facts = self._all_facts([(pair.image, pair.caption) for pair in scored])
+        pairs = [(pair.image, pair.caption) for pair in scored]
+        facts = self._with_nearness(pairs, self.facts(pairs))
         models = []
         for m, metric in enumerate(METRICS):
             scores = np.array([pair.scores[m] for pair in scored])

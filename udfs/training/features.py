@@ -29,6 +29,7 @@ from udfs.training.student import PROJECTOR, Student
 from udfs.training.views import views
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -120,15 +121,19 @@ def cached(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = np.float32 if student.recipe.dtype == "float32" else np.float16
-    key = _key(student, pictures, dtype.__name__)
+    key, recipe = _key(student, pictures, dtype.__name__), student.recipe
     state, data = folder / "features.json", folder / "features.npy"
     have = json.loads(state.read_text()) if state.is_file() else {}
     done = have["done"] if have.get("key") == key and data.is_file() else 0
     array = np.lib.format.open_memmap(data, mode="r+") if done else None
     began, first = time.monotonic(), done
     for start in range(done, len(pictures), BATCH):
-        batch = pictures[start : start + BATCH]
-        found = _features(student, batch)  # (B, V, I, F)
+        batch = [images.decode(p, recipe.prompt.image_fit) for p in pictures[start : start + BATCH]]
+        shown = [each for picture in batch for each in views(picture, recipe.views, recipe.seed)]
+        found = np.concatenate(
+            [_features(student, shown[i : i + BATCH]) for i in range(0, len(shown), BATCH)]
+        )
+        found = found.reshape(len(batch), recipe.views, *found.shape[1:])
         if array is None:
             state.unlink(missing_ok=True)  # it would vouch for what is overwritten now
             shape = (len(pictures), *found.shape[1:])
@@ -148,8 +153,8 @@ def means(features: Any) -> NDArray[np.float32]:
     return np.stack([np.asarray(f[0], dtype=np.float32).mean(axis=0) for f in features])
 
 
-def _features(student: Student, pictures: Sequence[bytes]) -> NDArray[np.float32]:
-    """What arrives at the projector for each view of these pictures, (B, V, I, F)."""
+def _features(student: Student, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+    """What arrives at the projector for these pictures, (B, I, F)."""
     import torch
 
     seen: list[Any] = []
@@ -157,18 +162,15 @@ def _features(student: Student, pictures: Sequence[bytes]) -> NDArray[np.float32
         lambda _, given: seen.append(given[0])
     )
     template, device = student.template, student.model.device
-    count = student.recipe.views
-    plain = [images.decode(p, student.recipe.prompt.image_fit) for p in pictures]
-    decoded = [each for picture in plain for each in views(picture, count, student.recipe.seed)]
     out = student.processor(
-        text=[template.head] * len(decoded),
-        images=[[picture] for picture in decoded],
+        text=[template.head] * len(pictures),
+        images=[[picture] for picture in pictures],
         return_tensors="pt",
         add_special_tokens=template.begins,
         padding=True,
     )
     tokens = (out["input_ids"] == student.image_token).sum(dim=1)
-    if len(out["pixel_values"]) != len(decoded) or (tokens != len(student.head.image)).any():
+    if len(out["pixel_values"]) != len(pictures) or (tokens != len(student.head.image)).any():
         raise ValueError(
             "this model cuts some images into tiles, so that they take more tokens than others;"
             " fine-tuning needs the same for all (image_fit: pad, or a processor of one tile)"
@@ -181,7 +183,7 @@ def _features(student: Student, pictures: Sequence[bytes]) -> NDArray[np.float32
     finally:
         hook.remove()
     found: NDArray[np.float32] = seen[0].float().cpu().numpy()
-    return found.reshape(len(pictures), count, -1, found.shape[-1])
+    return found.reshape(len(pictures), -1, found.shape[-1])
 
 
 def _key(student: Student, pictures: Sequence[bytes], dtype: str) -> str:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 class Inputs:
     """`features` (N, V, I, F) is what the projector reads of V views of each image (a GPU that has
-    the room holds all of them); `words`, captions' codes,
-    `sentences`, what a sentence encoder says of each of `texts`, and `assumed`, who assumes scores
-    by what (`Stage.assumed_by`), are set where a stage needs them.
+    the room holds all of them); `words`, captions' codes, `sentences`, what a sentence encoder says
+    of each of `texts`, and `assumed`, who assumes scores by what (`Stage.assumed_by`), are set
+    where a stage needs them.
     """
 
     def __init__(self, student: Student, examples: Examples, features: Any, recipe: Recipe) -> None:

@@ -82,7 +82,8 @@ def known(inputs: Inputs, told: Told, stage: Stage, turn: int) -> dict[str, Tens
         odds = log_odds(read)
     if stage.weights.rank:
         found["rank"] = _rank(odds, told)
-    if told.assumed is not None:
+    if stage.weights.assume:
+        assert told.assumed is not None  # `assume` was called
         scores = torch.from_numpy(told.assumed).flatten().to(odds)
         spread, distance = inputs.recipe.soft_target, inputs.recipe.distance
         found["assume"] = (

@@ -56,8 +56,7 @@ class Objective(torch.nn.Module):
             raise ValueError(f"compare_depth: the language model has {count} layers")
 
     def prepare(self, plan: Plan, stage: Stage) -> Prepared:
-        """What can be done before a step without the model: some of it takes as long as the step
-        itself on a GPU."""
+        """What can be done before a step without the model, and in another process (`feed.py`)."""
         told, questions, weights = None, None, stage.weights
         if stage.ranks and plan.ranked:
             told = knowing.tell(self.inputs, plan.ranked, stage)
