@@ -101,29 +101,55 @@ def test_loads_as_ordinary_folder(model: Any, folder: Path) -> None:
 
 
 def test_vision_features_equal_those_of_the_onnx_file(model: Any, processor: Any) -> None:
-    import onnx
-    import onnxruntime
     import torch
 
+    whole = _whole_tower()
     noise = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     photo = processor.image_processor(_photo(), return_tensors="pt")["pixel_values"]
     pixels = torch.cat([photo, noise])
+    for tower, layers in (
+        (model.model.vision_tower, starter_assembly.VISION_LAYERS),
+        (whole, starter_vision.LAYERS),
+    ):
+        assert len(tower.encoder.layer) == layers
+        with torch.no_grad():
+            found = tower(pixel_values=pixels).last_hidden_state.numpy()
+        expected = _by_onnx(pixels.numpy(), layers)
+        assert found.shape == expected.shape == (2, 257, 384)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        assert np.abs(expected).mean() > 0.5  # so that 1e-4 is small
+
+
+def _whole_tower() -> Any:
+    from transformers import InternVLVisionModel
+
+    tower = InternVLVisionModel(starter_vision.config())
+    tower.load_state_dict(starter_vision.weights(starter.locate(starter.VISION)))
+    return tower.eval()
+
+
+def _by_onnx(pixels: Any, layers: int) -> Any:
+    """What the ONNX file makes of pixels where its final norm reads layer number `layers`."""
+    import onnx
+    import onnxruntime
 
     graph = onnx.load(starter.locate(starter.VISION))
-    final_norm = "/backbone/layernorm/Add_1_output_0"
+    last, kept = (
+        f"/backbone/encoder/layer.{n - 1}/Add_1_output_0" for n in (starter_vision.LAYERS, layers)
+    )
+    normed = [node for node in graph.graph.node if node.name.startswith("/backbone/layernorm/")]
+    for node in normed:
+        for i, name in enumerate(node.input):
+            node.input[i] = kept if name == last else name
+    assert [node for node in normed if kept in node.input]
+    output = normed[-1].output[0]
     graph.graph.output.append(
-        onnx.helper.make_tensor_value_info(final_norm, onnx.TensorProto.FLOAT, None)
+        onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None)
     )
     session = onnxruntime.InferenceSession(
         graph.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    expected = session.run([final_norm], {"input_image": pixels.numpy()})[0]  # (2, 257, 384)
-
-    with torch.no_grad():
-        found = model.model.vision_tower(pixel_values=pixels).last_hidden_state.numpy()
-    assert found.shape == expected.shape == (2, 257, 384)
-    assert np.abs(found - expected).max() < 1e-4
-    assert np.abs(expected).mean() > 0.5  # so that 1e-4 is small
+    return session.run([output], {"input_image": pixels})[0]  # (B, 257, 384)
 
 
 def test_language_model_reads_english(whole: Any, model: Any, processor: Any) -> None:

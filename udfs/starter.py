@@ -28,7 +28,7 @@ STARTER = "starter"
 STARTER_BASE = "starter-base"
 """The model name that means the starter model before it was trained."""
 
-ASSEMBLY_VERSION = 4
+ASSEMBLY_VERSION = 5
 """Raise it with every change to what is written, so that old caches are not taken for new."""
 
 _ADAPTER = "starter_adapter"  # a folder of this package; in a zip it is not a folder on disk

@@ -35,13 +35,13 @@ _VECTORS = {
 }
 
 
-def config() -> Any:
-    """An `InternVLVisionConfig` of DINOv2-small's shape."""
+def config(layers: int = LAYERS) -> Any:
+    """An `InternVLVisionConfig` of DINOv2-small's shape, of its first `layers`."""
     from transformers import InternVLVisionConfig
 
     return InternVLVisionConfig(
         hidden_size=384,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=6,
         intermediate_size=1536,
         attention_bias=True,
@@ -71,8 +71,9 @@ def processors() -> tuple[Any, Any]:
     return image, InternVLVideoProcessor(**pixels)
 
 
-def weights(onnx_file: Path) -> dict[str, Any]:
-    """The state dict of an `InternVLVisionModel`, float32, read from `onnx_file`."""
+def weights(onnx_file: Path, layers: int = LAYERS) -> dict[str, Any]:
+    """The state dict of an `InternVLVisionModel` of the first `layers`, with the final layer norm,
+    float32, read from `onnx_file`."""
     import onnx
     import torch
     from onnx import numpy_helper
@@ -90,7 +91,7 @@ def weights(onnx_file: Path) -> dict[str, Any]:
         patch_projection = f"embeddings.patch_embeddings.projection.{kind}"
         state[patch_projection] = tensors[f"backbone.{patch_projection}"]
         state[f"layernorm.{kind}"] = tensors[f"backbone.layernorm.{kind}"]
-    for i in range(LAYERS):
+    for i in range(layers):
         ours, theirs = f"encoder.layer.{i}", f"backbone.encoder.layer.{i}"
         for name, vector in _VECTORS.items():
             state[f"{ours}.{name}"] = tensors[f"{theirs}.{vector}"]
