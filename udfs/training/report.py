@@ -1,24 +1,23 @@
-"""What came of a training: scores of held-out pairs against the teacher's, a model card, curves.
+"""What came of a training, in a model folder: a model card, curves, figures.
 
 README.md          the model card
 losses.png         the losses over the steps
 history.json       one entry a step
 evaluation.json    agreement with the teacher on what was held out
+matching.json      whether its captions are told from those of other images
 recipe.json        the recipe
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from udfs.agreement import agreement
 from udfs.metrics import METRIC_NAMES, METRICS
 from udfs.resampling import Estimate
 from udfs.training import losses_plot, sampling
@@ -26,14 +25,11 @@ from udfs.training.balance import BINS
 from udfs.training.examples import Examples
 from udfs.training.recipe import Recipe
 
-READINGS = ("expectation", "mode")
-PIECE = 64  # pairs scored between two lines of progress
-
 
 @dataclass(frozen=True)
 class Report:
     """What the model card tells. `data` are the finetune job's counts (may be empty), `evaluation`
-    as `evaluate` gives it, `trained` the number of learned weights."""
+    and `matching` as `held_out.py` gives them, `trained` the number of learned weights."""
 
     recipe: Recipe
     base: str
@@ -42,38 +38,9 @@ class Report:
     examples: Examples
     history: list[dict[str, Any]]
     evaluation: list[dict[str, Any]]
+    matching: dict[str, Any]
     trained: int
     took: dict[str, float]
-
-
-def evaluate(
-    folder: Path, held_out: Examples | None, device: str, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Score held-out pairs with the model in `folder`, as the score job does, and compare with the
-    teacher: one row a metric and reading (expectation, mode), with 95 % intervals by image."""
-    from udfs import models
-
-    if held_out is None or not held_out.scored:
-        return []
-    scorer = models.load(models.ModelConfig(str(folder)), device)
-    found = np.full((2, len(held_out.scored), len(METRICS)), np.nan)
-    for start in range(0, len(held_out.scored), PIECE):
-        part = held_out.scored[start : start + PIECE]
-        answers = scorer.score(
-            [held_out.images[pair.image] for pair in part], [pair.caption for pair in part]
-        )
-        for row, answer in enumerate(answers, start):
-            if answer.distributions is not None:
-                found[:, row] = answer.expectation, answer.mode
-        say(f"held-out pairs scored: {start + len(part)} of {len(held_out.scored)}")
-    ratings = np.array([pair.scores for pair in held_out.scored])
-    uids = [held_out.uids[pair.image] for pair in held_out.scored]
-    rows = []
-    for reading, scores in zip(READINGS, found, strict=True):
-        for m, metric in enumerate(METRICS):
-            result = asdict(agreement(scores[:, m], ratings[:, m], groups=uids))
-            rows.append({"metric": metric, "reading": reading} | result)
-    return rows
 
 
 def first_and_last(report: Report) -> dict[str, dict[str, list[float]]]:
@@ -96,6 +63,7 @@ def write(folder: Path, report: Report) -> None:
     for name, content in (
         ("history.json", report.history),
         ("evaluation.json", report.evaluation),
+        ("matching.json", report.matching),
         ("recipe.json", dumped),
     ):
         text = json.dumps(content, indent=None if name == "history.json" else 1)
@@ -130,6 +98,7 @@ def card(report: Report) -> str:
             "",
             _evaluation(report),
             "",
+            *_matching(report.matching),
             "## Data",
             "",
             _data(report),
@@ -177,6 +146,17 @@ def _evaluation(report: Report) -> str:
         f"On {groups}, never trained on. In brackets 95 % bootstrap intervals by image; the error"
         f" is in points.\n\n{table}"
     )
+
+
+def _matching(found: dict[str, Any]) -> list[str]:
+    """A paragraph, where it was measured."""
+    if not found:
+        return []
+    return [
+        f"ITM of {found['first']:,} held-out captions with their image against {found['second']:,}"
+        f" with another held-out one: AUC {_estimate(found['share'], 3)}.",
+        "",
+    ]
 
 
 _STATISTICS = (("pearson", 2), ("spearman", 2), ("kendall", 2), ("error", 1))

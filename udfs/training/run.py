@@ -169,7 +169,8 @@ def _finish(
 ) -> dict[str, Any]:
     """Save, score the held-out pairs with what was saved, write the model card; the folder appears
     whole."""
-    from udfs.training import report
+    from udfs import models
+    from udfs.training import held_out, report
 
     output = Path(settings.output)
     scratch = output.with_name(f".{output.name}.new")
@@ -181,9 +182,13 @@ def _finish(
         adapter.merge_folder(settings.base, scratch, whole, settings.revision)
         shutil.rmtree(scratch)
         whole.rename(scratch)
+    evaluation, matching = list[dict[str, Any]](), dict[str, Any]()
     held = Path(settings.examples) / HELD_OUT
-    held_out = examples.read(held) if held.is_dir() else None
-    evaluation = report.evaluate(scratch, held_out, str(student.model.device), _say)
+    if held.is_dir():
+        unseen = examples.read(held)
+        scorer = models.load(models.ModelConfig(str(scratch)), str(student.model.device))
+        evaluation = held_out.agreements(scorer, unseen, _say)
+        matching = held_out.matching(scorer, unseen, _say)
     data_file = Path(settings.examples) / "data.json"
     told = report.Report(
         recipe=student.recipe,
@@ -193,9 +198,15 @@ def _finish(
         examples=data,
         history=history,
         evaluation=evaluation,
+        matching=matching,
         trained=sum(weight.numel() for weight in student.trained),
         took=took,
     )
     report.write(scratch, told)
     scratch.rename(output)
-    return {"output": str(output), "evaluation": evaluation, "losses": report.first_and_last(told)}
+    return {
+        "output": str(output),
+        "evaluation": evaluation,
+        "matching": matching,
+        "losses": report.first_and_last(told),
+    }
