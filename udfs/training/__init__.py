@@ -29,6 +29,7 @@ reads.py        where a forward pass is read
 checkpoints.py  saving and resuming
 train.py        the loop: stages, steps, progress
 run.py          what each process runs, from examples to a model folder
-report.py       model card, agreement on what was held out
+held_out.py     what the trained model makes of held-out examples
+report.py       model card, figures
 losses_plot.py  the curves
 """
