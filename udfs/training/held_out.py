@@ -60,14 +60,16 @@ def drawn(held_out: Examples) -> tuple[list[tuple[int, str]], NDArray[np.bool_]]
     draws = {image: sampling.rng("matching", held_out.uids[image]) for image in captioned}
     pairs, own = list[tuple[int, str]](), list[bool]()
     for image in sorted(captioned, key=lambda each: float(draws[each].random()))[:IMAGES]:
-        draw, captions = draws[image], held_out.captions
-        pairs.append((image, captions[image][draw.integers(len(captions[image]))]))
+        draw, mine = draws[image], held_out.captions[image]
+        texts = [mine[draw.integers(len(mine))]]
         others = [each for each in captioned if each != image]
         for other in draw.choice(others, min(OTHERS, len(others)), replace=False).tolist():
-            text = captions[other][draw.integers(len(captions[other]))]
-            if text not in captions[image]:
-                pairs.append((image, text))
-        own += [True] + [False] * (len(pairs) - len(own) - 1)
+            theirs = held_out.captions[other]
+            text = theirs[draw.integers(len(theirs))]
+            if text not in mine:
+                texts.append(text)
+        pairs += [(image, text) for text in texts]
+        own += [text in mine for text in texts]
     return pairs, np.array(own, dtype=bool)
 
 
