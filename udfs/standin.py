@@ -69,12 +69,11 @@ def towers() -> Towers:
     Raises StandinError, or `udfs.starter.StarterError` for DINOv2's wheel.
     """
     from safetensors.torch import load_file
-    from transformers import BertConfig, BertModel, InternVLVisionModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     from udfs import starter_vision
 
-    vision = InternVLVisionModel(starter_vision.config())
-    vision.load_state_dict(starter_vision.weights(starter.locate(starter.VISION)))
+    vision = starter_vision.tower(starter.locate(starter.VISION))
     image_processor, _ = starter_vision.processors()
     try:
         weights, words = starter.locate(MINILM), starter.locate(MINILM_TOKENIZER)

@@ -16,9 +16,8 @@ from udfs.starter import TEXT, VISION
 IMAGE_TOKENS = 64  # 16 x 16 patches of 14 px, each 2 x 2 of them joined by the pixel shuffle
 PROJECTOR_SEED = 0
 VISION_LAYERS = 9
-"""Of DINOv2's 12 layers the first 9 are kept: what their mean patch tells of a caption (canonical
-correlation with MiniLM's embedding) parts matching from other captions better than what the twelfth
-layer's does, and than any other layer's."""
+"""Of DINOv2's 12 layers the first 9 are kept: their mean patch tells matching captions from others
+better than after 3, 6, 7, 8, 10, 11 or all 12 (figures in starter_adapter/README.md)."""
 LANGUAGE_LAYERS = 10
 """Of SmolLM2's 30 layers the first 10 are kept: a third of the work in training and scoring. What
 the upper ones add, sharper next words, is not what a score is read from."""

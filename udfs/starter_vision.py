@@ -1,7 +1,7 @@
 """The starter model's eye: DINOv2-small out of an ONNX file, named as InternVL names it.
 
 The two have the same structure (class token, layer scale, final layer norm), so nothing is lost:
-tests/test_starter.py compares the features with those that the ONNX file computes itself.
+tests/test_starter_base.py compares the features with those that the ONNX file computes itself.
 """
 
 from pathlib import Path
@@ -50,6 +50,15 @@ def config(layers: int = LAYERS) -> Any:
         layer_norm_eps=1e-6,
         use_mean_pooling=False,  # true would leave out DINOv2's final layer norm
     )
+
+
+def tower(onnx_file: Path) -> Any:
+    """The whole of DINOv2-small as an `InternVLVisionModel`, float32."""
+    from transformers import InternVLVisionModel
+
+    model = InternVLVisionModel(config())
+    model.load_state_dict(weights(onnx_file))
+    return model
 
 
 def processors() -> tuple[Any, Any]:

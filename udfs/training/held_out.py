@@ -45,7 +45,7 @@ def agreements(scorer: PairScorer, held_out: Examples, say: Say) -> list[dict[st
 def matching(scorer: PairScorer, held_out: Examples, say: Say) -> dict[str, Any]:
     """How likely an image's own caption gets more ITM (its mean) than one of another image, over
     all pairs of both kinds: the area under the curve, as `udfs.ranking.auc` gives it. Empty where
-    there is none. Which images and captions are asked depends on the uids alone."""
+    there is none. Chance in what is asked comes from the uids alone."""
     pairs, own = drawn(held_out)
     if own.all():
         return {}
@@ -58,7 +58,7 @@ def drawn(held_out: Examples) -> tuple[list[tuple[int, str]], NDArray[np.bool_]]
     """(image, caption) pairs and whether the caption is the image's own."""
     captioned = [image for image, captions in enumerate(held_out.captions) if captions]
     draws = {image: sampling.rng("matching", held_out.uids[image]) for image in captioned}
-    pairs, own = list[tuple[int, str]](), list[bool]()
+    pairs: list[tuple[int, str]] = []
     for image in sorted(captioned, key=lambda each: float(draws[each].random()))[:IMAGES]:
         draw, mine = draws[image], held_out.captions[image]
         texts = [mine[draw.integers(len(mine))]]
@@ -69,7 +69,7 @@ def drawn(held_out: Examples) -> tuple[list[tuple[int, str]], NDArray[np.bool_]]
             if text not in mine:
                 texts.append(text)
         pairs += [(image, text) for text in texts]
-        own += [text in mine for text in texts]
+    own = [text in held_out.captions[image] for image, text in pairs]
     return pairs, np.array(own, dtype=bool)
 
 
