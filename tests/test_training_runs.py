@@ -76,8 +76,9 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         {"weights": {"rank": 1, "score": 1, "align": 1}, "steps": 3, "sampled_numbers": True},
         {"weights": {"rank": 1, "assume": 1}, "steps": 3, "own": 2, "sampled_numbers": True},
         {
-            "weights": {"assume": 1},
+            "weights": {"assume": 1, "imitate": 1},
             "steps": 2,
+            "imitated": 3,
             "assumed_by": "meaning",
             "sampled_numbers": True,
             "averaged": 2,

@@ -16,12 +16,14 @@ features.py     what frozen parts say of images and captions, computed once
 sentences.py    what a sentence encoder says of captions, for a language model to learn from
 kept.py         arrays that take long to make, kept in a file
 common_space.py coordinates in which captions and images can be compared, in closed form
+cross_fitting.py a dual encoder of such, that judges images that it was not fitted to
 student.py      the model that learns: base, adapter, projector, forward pass
 adapter.py      base model in, student out; student in, adapter or model folder out
 objective.py    from a plan to its losses, which are in
   inputs.py     what all of them read
   aligning.py   before an image is asked about: distill, align, contrast
   comparing.py  the layer that compares caption and image
+  imitating.py  what a dual encoder finds: imitate
   asking.py     what a teacher said: score, reason
   knowing.py    what is known without one: rank, assume
 feed.py         steps made ready ahead of time

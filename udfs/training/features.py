@@ -148,9 +148,10 @@ def cached(
     return np.lib.format.open_memmap(data, mode="r")
 
 
-def means(features: Any) -> NDArray[np.float32]:
-    """The mean (N, F) over the I features of each image as it is, of (N, V, I, F)."""
-    return np.stack([np.asarray(f[0], dtype=np.float32).mean(axis=0) for f in features])
+def means(features: Any, views: int = 1) -> NDArray[np.float32]:
+    """The mean (N, F) over the I features of each image in its first views, of (N, V, I, F); the
+    first view is the image as it is."""
+    return np.stack([np.asarray(f[:views], dtype=np.float32).mean(axis=(0, 1)) for f in features])
 
 
 def _features(student: Student, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:

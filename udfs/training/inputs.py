@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from udfs import captions
 from udfs.training import sampling
 from udfs.training.assumed import Assumed
+from udfs.training.cross_fitting import DualEncoder, dual_encoder
 from udfs.training.examples import Examples
-from udfs.training.features import Words
+from udfs.training.features import Words, means
 from udfs.training.recipe import Recipe, Stage
 from udfs.training.sentences import Sentences
 from udfs.training.student import Student
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 class Inputs:
     """`features` (N, V, I, F) is what the projector reads of V views of each image (a GPU that has
     the room holds all of them); `words`, captions' codes, `sentences`, what a sentence encoder says
-    of each of `texts`, and `assumed`, who assumes scores by what (`Stage.assumed_by`), are set
-    where a stage needs them.
+    of each of `texts`, `assumed`, who assumes scores by what (`Stage.assumed_by`), and
+    `dual_encoder`, who is imitated, are set where a stage needs them.
     """
 
     def __init__(self, student: Student, examples: Examples, features: Any, recipe: Recipe) -> None:
@@ -41,6 +42,7 @@ class Inputs:
         self.words: Words | None = None
         self.sentences: NDArray[np.float32] | None = None
         self.assumed: dict[str, Assumed] = {}
+        self.dual_encoder: DualEncoder | None = None
         if any(s.weights.assume and not s.assumes_by_meaning for s in recipe.stages):
             self.assumed["words"] = Assumed(examples, recipe.seed)
         self._encoder = captions.encoder(student.processor)
@@ -83,9 +85,18 @@ class Inputs:
             decode = self.student.processor.tokenizer.decode
             texts = [decode(self.encode(text, limit)) for text in self.texts]
             self.sentences = Sentences(folder, encoder, texts, device)(texts)
+        imitates = any(stage.weights.imitate for stage in stages)
+        if not imitates and not any(stage.assumes_by_meaning for stage in stages):
+            return
+        meanings = Sentences(folder, encoder, self.texts, device)
         if any(stage.assumes_by_meaning for stage in stages):
-            meanings = Sentences(folder, encoder, self.texts, device)
             self.assumed["meaning"] = Assumed(self.examples, self.recipe.seed, meanings)
+        if imitates:
+            pairs = [(image, self.text_rows[text]) for image, text in self.examples.pairs()]
+            seen = means(self.features, self.recipe.views)
+            self.dual_encoder = dual_encoder(
+                meanings(self.texts), seen, pairs, self.examples.groups
+            )
 
     def temperature(self, stage: Stage) -> float:
         """The stage's, or else the recipe's."""

@@ -63,6 +63,15 @@ def begun_loss(
     return loss
 
 
+def correlation_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """One less Pearson's correlation of two rows of numbers (R,): 0..2, and 1 where either has no
+    spread (arXiv 2205.10536)."""
+    import torch
+
+    a, b = (x.float() - x.float().mean() for x in (found, wanted))
+    return 1 - torch.nn.functional.cosine_similarity(a, b, dim=0)
+
+
 def rank_loss(better: Tensor, worse: Tensor) -> Tensor:
     """Softplus of how far log odds that should be lower lie above those that should be higher
     (RankNet, ICML 2005); shapes as they broadcast."""

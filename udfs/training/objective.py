@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 - a torch module; only `train.py` imports it, where training begins
 
-from udfs.training import aligning, asking, comparing, knowing
+from udfs.training import aligning, asking, comparing, imitating, knowing
 from udfs.training.asking import Questions
 from udfs.training.common_space import CommonSpace
 from udfs.training.examples import Examples
+from udfs.training.imitating import Judged
 from udfs.training.inputs import Inputs
 from udfs.training.knowing import Told
 from udfs.training.plans import Plan, Planner
@@ -29,10 +30,12 @@ PRIMED = 2048
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan, and what of it the losses `rank`, `assume`, `score` and `reason` need laid out."""
+    """A plan, and what of it the losses `rank`, `assume`, `imitate`, `score` and `reason` need laid
+    out."""
 
     plan: Plan
     told: Told | None = None
+    judged: Judged | None = None
     questions: Questions | None = None
 
 
@@ -57,12 +60,14 @@ class Objective(torch.nn.Module):
 
     def prepare(self, plan: Plan, stage: Stage) -> Prepared:
         """What can be done before a step without the model, and in another process (`feed.py`)."""
-        told, questions, weights = None, None, stage.weights
+        told, judged, questions, weights = None, None, None, stage.weights
         if stage.ranks and plan.ranked:
             told = knowing.tell(self.inputs, plan.ranked, stage)
+        if weights.imitate and plan.imitated:
+            judged = imitating.judge(self.inputs, plan.imitated, stage)
         if plan.scored and (weights.score or weights.reason):
             questions = asking.lay_out(self.inputs, plan.scored, stage, plan.turn)
-        return Prepared(plan, told, questions)
+        return Prepared(plan, told, judged, questions)
 
     def complete(self, prepared: Prepared, stage: Stage) -> Prepared:
         """Let other models say what they have to say to what is prepared: assumed scores."""
@@ -92,6 +97,8 @@ class Objective(torch.nn.Module):
             found["contrast"] = aligning.contrast(inputs, plan.pairs, stage, turn)
         if prepared.told:
             found |= knowing.known(inputs, prepared.told, stage, turn)
+        if prepared.judged:
+            found["imitate"] = imitating.imitate(inputs, prepared.judged, stage, turn)
         if prepared.questions:
             found |= asking.score(inputs, prepared.questions, stage, turn)
         return found

@@ -19,16 +19,22 @@ Asked = tuple[int, list[int]]
 """A scored pair (index into the examples' `scored`) and the metrics asked of it."""
 
 
+Shown = tuple[int, tuple[str, ...]]
+"""An image and the captions behind it."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What one micro-batch holds: matching (image, caption) `pairs`, `texts` by index (to distill,
     or to stand behind the pairs' images, as many behind each), `ranked` images, and `scored` pairs
-    with the metrics asked of each. `turn` is the plan's number."""
+    with the metrics asked of each, and `imitated` images with their own and other captions. `turn`
+    is the plan's number."""
 
     texts: Sequence[int] = ()
     pairs: Sequence[tuple[int, str]] = ()
     ranked: Sequence[Ranked] = ()
     scored: Sequence[Asked] = ()
+    imitated: Sequence[Shown] = ()
     turn: int = 0
 
 
@@ -79,7 +85,14 @@ class Planner:
         if stage.reads_sentences:
             count = stage.pairs * (int(stage.rivals) if weights.compare else 1)
             texts = sampling.turn(self.texts, count, turn, *key, "texts")
-        return Plan(texts, pairs, ranked, scored, turn)
+        imitated: list[Shown] = []
+        if weights.imitate:
+            for row in sampling.turn(len(self.captioned), stage.imitated, turn, *key, "imitated"):
+                image = self.captioned[row]
+                draw = (*key, turn, "imitated")
+                captions = sampling.beside(self.examples, image, stage.beside, self.near, draw)
+                imitated.append((image, captions))
+        return Plan(texts, pairs, ranked, scored, imitated, turn)
 
     def _scored(self, stage: Stage, turn: int) -> list[Asked]:
         """Rows [turn * size, turn * size + size) of one epoch after the other."""
@@ -106,6 +119,7 @@ class Planner:
             (("distill",), stage.pairs, self.texts, "captions"),
             (("align", "compare", "contrast"), stage.pairs, len(self.pairs), matching),
             (("rank", "assume"), stage.ranked, len(self.captioned), matching),
+            (("imitate",), stage.imitated, len(self.captioned), matching),
             (("score",), stage.scored, len(self.examples.scored), "scored pairs"),
             (("reason",), stage.scored, int(reasons), "reasons"),
         ):

@@ -13,6 +13,8 @@ A stage is a number of steps over a mix of losses, each with a weight:
   image), ranked by the scores that the model reads out.
 - `assume`: the same captions against scores that are assumed from what is known of them
   (`assumed.py`).
+- `imitate`: captions of an image and of others, ranked as a dual encoder does that has not seen the
+  image's group (`imitating.py`).
 - `score`: cross-entropy of the read-out distribution against the teacher's score.
 - `reason`: next-token loss of the teacher's reason, after the score (rationalization) or before it
   (chain of thought).
@@ -47,6 +49,7 @@ class Weights(_Frozen):
     contrast: float = Field(default=0.0, ge=0)
     rank: float = Field(default=0.0, ge=0)
     assume: float = Field(default=0.0, ge=0)
+    imitate: float = Field(default=0.0, ge=0)
     score: float = Field(default=0.0, ge=0)
     reason: float = Field(default=0.0, ge=0)
 
@@ -77,6 +80,10 @@ class Stage(_Frozen):
         description="other images' captions beside an image's own; 0.7: beside seven of ten images"
         " one. How often captions match is learned as well: a last stage should have it as the"
         " tables to be scored do",
+    )
+    imitated: int = Field(default=8, ge=0, description="images a step, for imitate")
+    beside: int = Field(
+        default=5, ge=1, description="other images' captions beside an image's own, for imitate"
     )
     scored: int = Field(default=8, ge=0, description="images with teacher's scores a step")
     caption_tokens: int = Field(default=48, ge=4, description="captions are cut at so many tokens")
@@ -143,6 +150,11 @@ class Stage(_Frozen):
         """Whether it needs a sentence encoder for the scores that it assumes."""
         return bool(self.weights.assume and self.assumed_by == "meaning")
 
+    @property
+    def draws_rivals(self) -> bool:
+        """Whether it sets captions of other images beside an image's own."""
+        return self.ranks or bool(self.weights.imitate)
+
 
 class Lora(_Frozen):
     """A low-rank adapter on the language model's linear layers (`peft.LoraConfig`)."""
@@ -178,8 +190,8 @@ class Recipe(_Frozen):
     )
     sentence_encoder: str = Field(
         default="minilm",
-        description="for distill, compare and what is assumed by meaning: folder or hub id of a"
-        " Sentence-BERT model, or minilm, a wheel's",
+        description="for distill, compare, imitate and what is assumed by meaning: folder or hub"
+        " id of a Sentence-BERT model, or minilm, a wheel's",
     )
     max_gradient: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
     weight_decay: float = Field(default=0.01, ge=0)

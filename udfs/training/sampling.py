@@ -74,17 +74,46 @@ def ranked(
     own = examples.captions[image]
     first = int(draw.integers(len(own)))
     chosen = [own[(first + i) % len(own)] for i in range(min(count, len(own)))]
-    others: list[str] = []
     whole, part = divmod(rivals, 1)
-    for i in range(int(whole) + int(part > 0 and draw.random() < part)):
-        other = _other(examples, image, i % 3, near, draw)
-        texts = examples.captions[other]
-        text = texts[draw.integers(len(texts))] if texts else ""
-        if text and other != image and text not in own and text not in others:
-            others.append(text)
+    others = _others(
+        examples, image, int(whole) + int(part > 0 and draw.random() < part), near, draw
+    )
     details = tuple(altered(caption, draw) for caption in chosen)
     writing = (garbled(chosen[0], draw), *(None for _ in chosen[1:]))
     return Ranked(image, tuple(chosen), details, writing, tuple(others))
+
+
+def beside(
+    examples: Examples,
+    image: int,
+    count: int,
+    near: NDArray[np.int64] | None,
+    key: tuple[object, ...],
+) -> tuple[str, ...]:
+    """One of an image's own captions, and `count` (or a few less) of other images' as `ranked` has
+    them."""
+    draw = rng(*key, examples.uids[image])
+    own = examples.captions[image]
+    first = own[draw.integers(len(own))]
+    return (first, *_others(examples, image, count, near, draw))
+
+
+def _others(
+    examples: Examples,
+    image: int,
+    count: int,
+    near: NDArray[np.int64] | None,
+    draw: np.random.Generator,
+) -> list[str]:
+    """Captions of other images: in turn of the same group, of a look-alike, and of any."""
+    found: list[str] = []
+    for i in range(count):
+        other = _other(examples, image, i % 3, near, draw)
+        texts = examples.captions[other]
+        text = texts[draw.integers(len(texts))] if texts else ""
+        if text and other != image and text not in examples.captions[image] and text not in found:
+            found.append(text)
+    return found
 
 
 def _other(

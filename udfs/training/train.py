@@ -70,7 +70,7 @@ def train(
         # No stage uses every weight: `align` leaves the language model out.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    near = _nearest(features) if any(s.ranks for s in recipe.stages) else None
+    near = _nearest(features) if any(s.draws_rivals for s in recipe.stages) else None
     planner = Planner(examples, recipe, near)
     objective = Objective(student, examples, features, recipe)
     with accelerator.main_process_first():

@@ -1,0 +1,82 @@
+"""A dual encoder in closed form, whose judgement of a match the model imitates.
+
+From a few thousand images a model learns much by heart of which caption is whose: on new books it
+ranks no better than canonical correlation between sentences and images does, which is linear and
+has nothing learned but that. The two err in different places, and their mean is far better than
+either (figures in udfs/starter_adapter/README.md). So the model learns from both: whose a caption
+is (`rank`), and how well a dual encoder that has not seen the image's group finds them to match
+(`imitate`). Groups are left out in turn for that (cross-fitting): fitted to the image itself, it
+would tell by heart as well.
+
+Knowledge distillation (arXiv 1503.02531), by Pearson's correlation over a step's pairs
+(arXiv 2205.10536): the order and the distances count, while how sure to be, and how often pairs
+match, is learned elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch  # noqa: TID253 - as in objective.py
+from numpy.typing import NDArray
+
+from udfs.metrics import ITM
+from udfs.training import asking, losses
+from udfs.training.inputs import Inputs
+from udfs.training.numbers import begun_odds, log_odds
+from udfs.training.reads import Reads
+from udfs.training.recipe import Stage
+from udfs.training.tree import TokenTree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class Judged:
+    """Images with captions behind them as trees, where ITM is read there, and what the dual encoder
+    says of each of these pairs, in the same order."""
+
+    images: list[int]
+    trees: list[TokenTree]
+    reads: Reads
+    wanted: NDArray[np.float32]
+
+
+def judge(inputs: Inputs, shown: Sequence[tuple[int, Sequence[str]]], stage: Stage) -> Judged:
+    """Lay out images with captions, and let the dual encoder judge them."""
+    assert inputs.dual_encoder is not None
+    student, template = inputs.student, inputs.student.template
+    question, reads = template.questions[ITM], Reads()
+    trees, images, texts = [], list[int](), list[int]()
+    for row, (image, captions) in enumerate(shown):
+        tree, last = student.with_image()
+        trees.append(tree)
+        for text in captions:
+            tip = inputs.tell(tree, last, text, stage)
+            columns = (
+                [tree.extend(tip, question)]
+                if stage.sampled_numbers
+                else tree.ask(tip, question, template.tree)
+            )
+            reads.number(row, columns)
+            images.append(image)
+            texts.append(inputs.text_rows[text])
+    wanted = inputs.dual_encoder(images, texts)
+    return Judged([image for image, _ in shown], trees, reads, wanted)
+
+
+def imitate(inputs: Inputs, judged: Judged, stage: Stage, turn: int) -> Tensor:
+    """One less the correlation of the log odds of ITM with what the dual encoder says, over all
+    pairs."""
+    student, reads = inputs.student, judged.reads
+    hidden = student.hidden(judged.trees, inputs.images(judged.images, stage, turn))
+    if stage.sampled_numbers:
+        read = hidden[reads.rows, [column for (column,) in reads.columns]]
+        odds = begun_odds(read, student.lm_head.weight, student.template.tree)
+    else:
+        odds = log_odds(asking.read_out(inputs, hidden, reads))
+    return losses.correlation_loss(odds, torch.from_numpy(judged.wanted).to(odds))
