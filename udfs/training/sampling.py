@@ -75,9 +75,8 @@ def ranked(
     first = int(draw.integers(len(own)))
     chosen = [own[(first + i) % len(own)] for i in range(min(count, len(own)))]
     whole, part = divmod(rivals, 1)
-    others = _others(
-        examples, image, int(whole) + int(part > 0 and draw.random() < part), near, draw
-    )
+    number = int(whole) + int(part > 0 and draw.random() < part)
+    others = _others(examples, image, number, near, draw)
     details = tuple(altered(caption, draw) for caption in chosen)
     writing = (garbled(chosen[0], draw), *(None for _ in chosen[1:]))
     return Ranked(image, tuple(chosen), details, writing, tuple(others))
