@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny_examples
 import tiny_models
 import torch
-from numpy.typing import NDArray
-from tiny_examples import recipe
+from tiny_examples import TOLD, recipe, two_sides
 
 from udfs.training import adapter, comparing, examples, features
 from udfs.training.common_space import common_space
@@ -20,22 +18,6 @@ from udfs.training.plans import Planner
 from udfs.training.student import Student
 
 HOW = recipe({"weights": {"compare": 1}, "compare_depth": 1}, lora={"rank": 4})
-TOLD = 3
-
-
-def two_sides(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embeddings (N, 12) and features (N, 20) that both tell of three things, far from zero, in
-    directions of their own and beside louder things of their own."""
-    fixed, drawn = np.random.default_rng(0), np.random.default_rng((1, seed))
-    told = drawn.normal(size=(count, TOLD))
-
-    def side(size: int) -> NDArray[np.float32]:
-        mean = 5 * fixed.normal(size=size)
-        own = drawn.normal(size=(count, 2)) @ fixed.normal(size=(2, size))
-        found = mean + told @ fixed.normal(size=(TOLD, size)) + 2 * own
-        return (found + 0.2 * drawn.normal(size=(count, size))).astype(np.float32)
-
-    return side(12), side(20)
 
 
 def test_a_common_space_finds_the_image_of_a_caption_that_it_has_not_seen() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pictures import encoded
 from PIL import Image
 
@@ -19,6 +20,8 @@ COLOURS = {
     "blue": (30, 40, 220),
     "yellow": (230, 220, 40),
 }
+TOLD = 3
+"""So many things are told by both of `two_sides`."""
 PROMPT = Prompt("C: ", "\nR:", (" match", " detail", " quality", " sense"), image_fit="pad")
 
 
@@ -75,6 +78,21 @@ def write(folder: Path, count: int = 16) -> Path:
     pq.write_table(pa.Table.from_pylist(pairs(count)), folder / "pairs.parquet")
     pq.write_table(pa.Table.from_pylist(instructions(count)), folder / "instructions.parquet")
     return folder
+
+
+def two_sides(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embeddings (N, 12) and features (N, 20) that both tell of TOLD things, far from zero, in
+    directions of their own and beside louder things of their own."""
+    fixed, drawn = np.random.default_rng(0), np.random.default_rng((1, seed))
+    told = drawn.normal(size=(count, TOLD))
+
+    def side(size: int) -> NDArray[np.float32]:
+        mean = 5 * fixed.normal(size=size)
+        own = drawn.normal(size=(count, 2)) @ fixed.normal(size=(2, size))
+        found = mean + told @ fixed.normal(size=(TOLD, size)) + 2 * own
+        return (found + 0.2 * drawn.normal(size=(count, size))).astype(np.float32)
+
+    return side(12), side(20)
 
 
 def recipe(*stages: dict[str, Any], **more: Any) -> Recipe:

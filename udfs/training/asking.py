@@ -12,6 +12,8 @@ from udfs.prompts import CHAIN_OF_THOUGHT
 from udfs.training import losses, sampling
 from udfs.training.inputs import Inputs
 from udfs.training.numbers import (
+    begun_odds,
+    log_odds,
     log_probabilities,
     path,
     path_log_probabilities,
@@ -152,6 +154,17 @@ def _reason(inputs: Inputs, text: str) -> list[int]:
         return thinking.closed(ids)
     ids = tokenizer(f"\n{text}", add_special_tokens=False)["input_ids"]
     return [*ids, tokenizer.eos_token_id]
+
+
+def odds_of(inputs: Inputs, hidden: Tensor, reads: Reads, stage: Stage) -> tuple[Tensor, Tensor]:
+    """What was asked by `Inputs.ask`: log odds (R,) of the numbers to be read, and what they come
+    from, which is `read_out`, or with `sampled_numbers` the hidden states (R, D) at the roots."""
+    if stage.sampled_numbers:
+        student = inputs.student
+        read = hidden[reads.rows, [column for (column,) in reads.columns]]
+        return begun_odds(read, student.lm_head.weight, student.template.tree), read
+    read = read_out(inputs, hidden, reads)
+    return log_odds(read), read
 
 
 def read_out(inputs: Inputs, hidden: Tensor, reads: Reads) -> Tensor:

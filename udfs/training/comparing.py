@@ -55,9 +55,8 @@ def space(inputs: Inputs) -> CommonSpace:
     many as the adapter can read."""
     assert inputs.sentences is not None
     assert inputs.recipe.lora is not None
-    pairs = [(image, inputs.text_rows[text]) for image, text in inputs.examples.pairs()]
     means = features.means(inputs.features)
-    return common_space(inputs.sentences, means, pairs, inputs.recipe.lora.rank)
+    return common_space(inputs.sentences, means, inputs.matching(), inputs.recipe.lora.rank)
 
 
 def compare(

@@ -30,11 +30,10 @@ class DualEncoder:
 
     def __call__(self, images: Sequence[int], texts: Sequence[int]) -> NDArray[np.float32]:
         """(P,) of images and texts by index; the higher, the better."""
-        found = [
-            self.spaces[self.folds[image]].images[image]
-            @ self.spaces[self.folds[image]].captions[text]
-            for image, text in zip(images, texts, strict=True)
-        ]
+        found = []
+        for image, text in zip(images, texts, strict=True):
+            space = self.spaces[self.folds[image]]
+            found.append(space.images[image] @ space.captions[text])
         return np.array(found, dtype=np.float32)
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from udfs.metrics import ITM
 from udfs.training import asking, losses
 from udfs.training.inputs import Inputs
-from udfs.training.numbers import begun_odds, log_odds
+from udfs.training.plans import Shown
 from udfs.training.reads import Reads
 from udfs.training.recipe import Stage
 from udfs.training.tree import TokenTree
@@ -46,23 +46,16 @@ class Judged:
     wanted: NDArray[np.float32]
 
 
-def judge(inputs: Inputs, shown: Sequence[tuple[int, Sequence[str]]], stage: Stage) -> Judged:
+def judge(inputs: Inputs, shown: Sequence[Shown], stage: Stage) -> Judged:
     """Lay out images with captions, and let the dual encoder judge them."""
     assert inputs.dual_encoder is not None
-    student, template = inputs.student, inputs.student.template
-    question, reads = template.questions[ITM], Reads()
-    trees, images, texts = [], list[int](), list[int]()
+    trees, reads, images, texts = [], Reads(), list[int](), list[int]()
     for row, (image, captions) in enumerate(shown):
-        tree, last = student.with_image()
+        tree, last = inputs.student.with_image()
         trees.append(tree)
         for text in captions:
             tip = inputs.tell(tree, last, text, stage)
-            columns = (
-                [tree.extend(tip, question)]
-                if stage.sampled_numbers
-                else tree.ask(tip, question, template.tree)
-            )
-            reads.number(row, columns)
+            reads.number(row, inputs.ask(tree, tip, ITM, stage))
             images.append(image)
             texts.append(inputs.text_rows[text])
     wanted = inputs.dual_encoder(images, texts)
@@ -72,11 +65,7 @@ def judge(inputs: Inputs, shown: Sequence[tuple[int, Sequence[str]]], stage: Sta
 def imitate(inputs: Inputs, judged: Judged, stage: Stage, turn: int) -> Tensor:
     """One less the correlation of the log odds of ITM with what the dual encoder says, over all
     pairs."""
-    student, reads = inputs.student, judged.reads
-    hidden = student.hidden(judged.trees, inputs.images(judged.images, stage, turn))
-    if stage.sampled_numbers:
-        read = hidden[reads.rows, [column for (column,) in reads.columns]]
-        odds = begun_odds(read, student.lm_head.weight, student.template.tree)
-    else:
-        odds = log_odds(asking.read_out(inputs, hidden, reads))
+    images = inputs.images(judged.images, stage, turn)
+    hidden = inputs.student.hidden(judged.trees, images)
+    odds, _ = asking.odds_of(inputs, hidden, judged.reads, stage)
     return losses.correlation_loss(odds, torch.from_numpy(judged.wanted).to(odds))

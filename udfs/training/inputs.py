@@ -61,6 +61,19 @@ class Inputs:
         tip = tree.extend(last, self.encode(text, stage.caption_tokens))
         return tree.extend(tip, self.student.template.after)
 
+    def ask(self, tree: TokenTree, tip: int, metric: int, stage: Stage) -> list[int]:
+        """Hang a question below a caption's `tip`; return the columns where its number is read: all
+        of a number's, or with `sampled_numbers` the first."""
+        template = self.student.template
+        question = template.questions[metric]
+        if stage.sampled_numbers:
+            return [tree.extend(tip, question)]
+        return tree.ask(tip, question, template.tree)
+
+    def matching(self) -> list[tuple[int, int]]:
+        """The (image, text) pairs that match, by index."""
+        return [(image, self.text_rows[text]) for image, text in self.examples.pairs()]
+
     def images(self, rows: Sequence[int], stage: Stage, turn: int) -> Tensor:
         """Image tokens (B, I, D) of images by index, each in one of its views: `turn` by `turn` of
         the stage another one."""
@@ -76,8 +89,8 @@ class Inputs:
         return self.student.image_tokens(read.to(self.student.model.device).float())
 
     def read_sentences(self, folder: Path) -> None:
-        """Let the sentence encoder read all captions, if a stage needs that; what it says is kept
-        in `folder`."""
+        """Let the sentence encoder read all captions, if a stage needs that, and fit what goes by
+        it; what it says is kept in `folder`."""
         encoder, stages = self.recipe.sentence_encoder, self.recipe.stages
         device = str(self.student.model.device)
         if any(stage.reads_sentences for stage in stages):
@@ -85,18 +98,15 @@ class Inputs:
             decode = self.student.processor.tokenizer.decode
             texts = [decode(self.encode(text, limit)) for text in self.texts]
             self.sentences = Sentences(folder, encoder, texts, device)(texts)
+        assumes = any(stage.assumes_by_meaning for stage in stages)
         imitates = any(stage.weights.imitate for stage in stages)
-        if not imitates and not any(stage.assumes_by_meaning for stage in stages):
-            return
-        meanings = Sentences(folder, encoder, self.texts, device)
-        if any(stage.assumes_by_meaning for stage in stages):
+        if assumes or imitates:
+            meanings = Sentences(folder, encoder, self.texts, device)
+        if assumes:
             self.assumed["meaning"] = Assumed(self.examples, self.recipe.seed, meanings)
         if imitates:
-            pairs = [(image, self.text_rows[text]) for image, text in self.examples.pairs()]
-            seen = means(self.features, self.recipe.views)
-            self.dual_encoder = dual_encoder(
-                meanings(self.texts), seen, pairs, self.examples.groups
-            )
+            told, seen = meanings(self.texts), means(self.features, self.recipe.views)
+            self.dual_encoder = dual_encoder(told, seen, self.matching(), self.examples.groups)
 
     def temperature(self, stage: Stage) -> float:
         """The stage's, or else the recipe's."""

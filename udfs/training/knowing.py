@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from udfs.metrics import CTQ, ITM, METRICS, ODF
 from udfs.training import asking, losses
 from udfs.training.inputs import Inputs
-from udfs.training.numbers import begun_odds, log_odds
 from udfs.training.reads import Reads
 from udfs.training.recipe import Stage
 from udfs.training.sampling import Ranked
@@ -73,19 +72,14 @@ def known(inputs: Inputs, told: Told, stage: Stage, turn: int) -> dict[str, Tens
         return {name: nothing for name in ("rank", "assume") if getattr(stage.weights, name)}
     hidden = student.hidden(told.trees, images)
     found: dict[str, Tensor] = {}
-    head, numbers, reads = student.lm_head.weight, student.template.tree, told.reads
-    if stage.sampled_numbers:
-        read = hidden[reads.rows, [column for (column,) in reads.columns]]
-        odds = begun_odds(read, head, numbers)
-    else:
-        read = asking.read_out(inputs, hidden, reads)
-        odds = log_odds(read)
+    odds, read = asking.odds_of(inputs, hidden, told.reads, stage)
     if stage.weights.rank:
         found["rank"] = _rank(odds, told)
     if stage.weights.assume:
         assert told.assumed is not None  # `assume` was called
         scores = torch.from_numpy(told.assumed).flatten().to(odds)
         spread, distance = inputs.recipe.soft_target, inputs.recipe.distance
+        head, numbers = student.lm_head.weight, student.template.tree
         found["assume"] = (
             losses.begun_loss(read, head, numbers, scores, spread, distance)
             if stage.sampled_numbers
@@ -96,7 +90,6 @@ def known(inputs: Inputs, told: Told, stage: Stage, turn: int) -> dict[str, Tens
 
 def _tell(inputs: Inputs, image: Ranked, stage: Stage, told: Told) -> None:
     """Hang an image's captions below it, with the questions that the stage has use for."""
-    template = inputs.student.template
     tree, last = inputs.student.with_image()
     row = len(told.trees)
     told.images.append(image.image)
@@ -108,13 +101,7 @@ def _tell(inputs: Inputs, image: Ranked, stage: Stage, told: Told) -> None:
             told.pairs.append((image.image, text))
         read = {}
         for m in range(len(METRICS)) if stage.weights.assume else metrics:
-            question = template.questions[m]
-            columns = (
-                [tree.extend(tip, question)]
-                if stage.sampled_numbers
-                else tree.ask(tip, question, template.tree)
-            )
-            read[m] = told.reads.number(row, columns)
+            read[m] = told.reads.number(row, inputs.ask(tree, tip, m, stage))
         return [read[m] for m in metrics]
 
     told.strange.extend(put(text, ITM)[0] for text in image.rivals)

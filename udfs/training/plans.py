@@ -26,8 +26,8 @@ Shown = tuple[int, tuple[str, ...]]
 @dataclass(frozen=True)
 class Plan:
     """What one micro-batch holds: matching (image, caption) `pairs`, `texts` by index (to distill,
-    or to stand behind the pairs' images, as many behind each), `ranked` images, and `scored` pairs
-    with the metrics asked of each, and `imitated` images with their own and other captions. `turn`
+    or to stand behind the pairs' images, as many behind each), `ranked` images, `scored` pairs with
+    the metrics asked of each, and `imitated` images with their own and other captions. `turn`
     is the plan's number."""
 
     texts: Sequence[int] = ()
