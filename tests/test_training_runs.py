@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import tiny_models
 import torch
 from tiny_examples import recipe
 
-from udfs.training import adapter, examples, features
+from udfs.training import adapter, examples, features, towers
 from udfs.training.assumed import FEWEST
 from udfs.training.checkpoints import CheckpointError
 from udfs.training.examples import Examples
@@ -23,6 +24,15 @@ from udfs.training.recipe import Recipe
 from udfs.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_towers() -> Iterator[None]:
+    """Who is imitated need not be good: only the same each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(towers, "TOWERS", 1)
+        patch.setattr(towers, "AT_LEAST", 40)
+        yield
 
 
 @pytest.fixture(scope="module")

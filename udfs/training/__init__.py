@@ -16,7 +16,8 @@ features.py     what frozen parts say of images and captions, computed once
 sentences.py    what a sentence encoder says of captions, for a language model to learn from
 kept.py         arrays that take long to make, kept in a file
 common_space.py coordinates in which captions and images can be compared, in closed form
-cross_fitting.py a dual encoder of such, that judges images that it was not fitted to
+towers.py       coordinates likewise, by two linear towers that are trained
+cross_fitting.py a dual encoder of such towers, that judges images that it was not trained on
 student.py      the model that learns: base, adapter, projector, forward pass
 adapter.py      base model in, student out; student in, adapter or model folder out
 objective.py    from a plan to its losses, which are in

@@ -3,7 +3,7 @@
 Canonical correlation (Hotelling 1936): of all directions in a sentence encoder's embeddings and in
 images' mean features those that correlate most over pairs that match. On the two sides of a pair
 that does match they say the same, as far as anything linear can tell. A couple of thousand pairs
-and a second are enough, and two trained heads were not better (udfs/starter_adapter/README.md).
+and a second are enough; two trained towers (`towers.py`) are a little better, and take longer.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""How well captions match images, as a dual encoder in closed form finds that has not seen them.
+"""How well captions match images, as a dual encoder finds that has not seen them.
 
-Cross-fitting: groups of images are left out in turn, and each image is judged by canonical
-correlations (`common_space.py`) of the others. Fitted to the image itself, they would tell by heart
+Cross-fitting: groups of images are left out in turn, and each image is judged by towers
+(`towers.py`) that were trained on the others. Trained on the image itself, they would tell by heart
 whose a caption is.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from udfs.training.common_space import CommonSpace, common_space
+from udfs.training.common_space import CommonSpace
+from udfs.training.towers import towers
+
+log = logging.getLogger(__name__)
 
 FOLDS = 5
-COORDINATES = 64
 
 
 @dataclass(frozen=True)
 class DualEncoder:
-    """How well captions match images, by spaces each of which was fitted without one fold of the
+    """How well captions match images, by spaces each of which was learned without one fold of the
     images: `folds` (N,) is each image's."""
 
     folds: NDArray[np.int64]
@@ -48,8 +51,9 @@ def dual_encoder(
     folds = fold(groups)
     spaces = []
     for left_out in range(folds.max() + 1):
+        log.info("dual encoder to imitate: %d of %d", left_out + 1, folds.max() + 1)
         seen = [pair for pair in pairs if folds[pair[0]] != left_out]
-        spaces.append(common_space(sentences, looks, seen, COORDINATES))
+        spaces.append(towers(sentences, looks, seen, groups))
     return DualEncoder(folds, spaces)
 
 

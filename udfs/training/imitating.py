@@ -1,12 +1,11 @@
-"""A dual encoder in closed form, whose judgement of a match the model imitates.
+"""A dual encoder, whose judgement of a match the model imitates.
 
 From a few thousand images a model learns much by heart of which caption is whose: on new books it
-ranks no better than canonical correlation between sentences and images does, which is linear and
-has nothing learned but that. The two err in different places, and their mean is far better than
-either (figures in udfs/starter_adapter/README.md). So the model learns from both: whose a caption
-is (`rank`), and how well a dual encoder that has not seen the image's group finds them to match
-(`imitate`). Groups are left out in turn for that (cross-fitting): fitted to the image itself, it
-would tell by heart as well.
+ranks no better than two linear towers on sentences and mean features do. The two err in different
+places, and their mean is far better than either (figures in udfs/starter_adapter/README.md). So the
+model learns from both: whose a caption is (`rank`), and how well a dual encoder that has not seen
+the image's group finds them to match (`imitate`). Groups are left out in turn for that
+(cross-fitting): trained on the image itself, it would tell by heart as well.
 
 Knowledge distillation (arXiv 1503.02531), by Pearson's correlation over a step's pairs
 (arXiv 2205.10536): the order and the distances count, while how sure to be, and how often pairs
