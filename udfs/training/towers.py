@@ -14,7 +14,7 @@ import torch  # noqa: TID253 - as in objective.py
 from numpy.typing import NDArray
 from torch import Tensor, nn  # noqa: TID253
 
-from udfs.training import sampling
+from udfs.training import losses, sampling
 from udfs.training.common_space import CommonSpace
 
 TOWERS = 3
@@ -45,10 +45,7 @@ class Towers(nn.Module):
     def loss(self, captions: Tensor, images: Tensor) -> Tensor:
         """Of pairs that match, row by row."""
         told, seen = self(captions, images)
-        found = seen @ told.T * self.log_scale.exp()
-        own = torch.arange(len(found))
-        there, back = (nn.functional.cross_entropy(each, own) for each in (found, found.T))
-        return (there + back) / 2
+        return losses.info_nce(seen @ told.T * self.log_scale.exp())
 
 
 def towers(
@@ -86,7 +83,8 @@ def _trained(
 ) -> tuple[Tensor, Tensor]:
     """What towers that were trained from this start make of all captions and images."""
     draw = sampling.rng("towers", start)
-    batches = -(-len(own) // BATCH)
+    shown = sorted(own)
+    batches = -(-len(shown) // BATCH)
     epochs = max(EPOCHS, -(-AT_LEAST // batches))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(start)
@@ -96,7 +94,7 @@ def _trained(
             optimizer, LEARNING_RATE, total_steps=epochs * batches, pct_start=0.1
         )
         for epoch in range(epochs):
-            for rows in np.array_split(_order(sorted(own), groups, epoch, draw), batches):
+            for rows in np.array_split(_order(shown, groups, epoch, draw), batches):
                 told = [own[row][draw.integers(len(own[row]))] for row in rows]
                 optimizer.zero_grad()
                 model.loss(captions[told], images[rows]).backward()
