@@ -17,6 +17,7 @@ sentences.py    what a sentence encoder says of captions, for a language model t
 kept.py         arrays that take long to make, kept in a file
 common_space.py coordinates in which captions and images can be compared, in closed form
 towers.py       coordinates likewise, by two linear towers that are trained
+crowding.py     what suits everything, which says nothing of a match
 cross_fitting.py a dual encoder of such towers, that judges images that it was not trained on
 student.py      the model that learns: base, adapter, projector, forward pass
 adapter.py      base model in, student out; student in, adapter or model folder out
@@ -27,6 +28,7 @@ objective.py    from a plan to its losses, which are in
   imitating.py  what a dual encoder finds: imitate
   asking.py     what a teacher said: score, reason
   knowing.py    what is known without one: rank, assume
+uncrowding.py   what the last step leaves to be set right, in closed form
 feed.py         steps made ready ahead of time
 reads.py        where a forward pass is read
 checkpoints.py  saving and resuming

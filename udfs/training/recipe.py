@@ -202,6 +202,11 @@ class Recipe(_Frozen):
         description="what counts is the mean of the weights that so many stages, the last ones, end"
         " with: each errs in its own way (arXiv 1803.05407)",
     )
+    uncrowd: bool = Field(
+        default=False,
+        description="take off ITM at the end, in closed form, what it owes to crowding"
+        " (`uncrowding.py`), as the last stage with `imitate` sets captions beside images",
+    )
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     views: int = Field(
         default=1,
@@ -225,6 +230,12 @@ class Recipe(_Frozen):
         ):
             if count > max(1, before):
                 raise ValueError(f"{where}averaged: {count}, but there are {before} stages before")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_of_crowding(self) -> Self:
+        if self.uncrowd and not any(stage.weights.imitate for stage in self.stages):
+            raise ValueError("uncrowd goes by a stage with imitate, and this recipe has none")
         return self
 
     def averages(self) -> set[int]:

@@ -165,6 +165,27 @@ class Student:
         found: Tensor = seen[0]
         return found
 
+    def last_layer(self, trees: Sequence[TokenTree], images: Tensor) -> tuple[Tensor, Tensor]:
+        """What B trees have where the last layer's MLP projects down, (B, L, F), and what that
+        layer gives, (B, L, D), before the last norm. Raises ValueError where there is no such MLP.
+        """
+        layer, seen = self.core.language_model.layers[-1], list[Any]()
+        down = getattr(getattr(layer, "mlp", None), "down_proj", None)
+        if down is None:
+            raise ValueError("the language model's last layer has no mlp.down_proj")
+        hooks = [
+            down.register_forward_pre_hook(lambda _, given: seen.append(given[0])),
+            layer.register_forward_hook(lambda _, __, out: seen.append(out)),
+        ]
+        try:
+            with _plain(layer):
+                self.hidden(trees, images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        read, given = seen
+        return read, given[0] if isinstance(given, tuple) else given
+
     @property
     def image_token(self) -> int:
         """The placeholder's id."""

@@ -26,6 +26,7 @@ from udfs.training.objective import Objective
 from udfs.training.plans import Planner
 from udfs.training.recipe import Recipe, Stage, Weights
 from udfs.training.student import PROJECTOR, Student
+from udfs.training.uncrowding import uncrowd
 
 log = logging.getLogger(__name__)
 LEAST_RATE = 0.05
@@ -155,6 +156,9 @@ def train(
             if over:
                 return history
     average(len(recipe.stages), recipe.averaged)
+    if recipe.uncrowd:
+        imitating = [stage for stage in recipe.stages if stage.weights.imitate]
+        progress(uncrowd(objective.inputs, planner, imitating[-1]))
     return history
 
 
