@@ -43,15 +43,13 @@ RIDGE = 0.03
 @dataclass
 class Seen:
     """R captions behind images, by index, and whether they match: what the last down-projection
-    reads (R, F) and the last layer gives (R, D) where ITM begins; and the sum (F, F) of squares of
-    what is read where other numbers, and more digits, are told."""
+    reads (R, F) and the last layer gives (R, D) where ITM begins."""
 
     images: list[int]
     texts: list[int]
     match: list[bool]
     read: Tensor
     residual: Tensor
-    still: Tensor
 
 
 def uncrowd(inputs: Inputs, planner: Planner, stage: Stage) -> str:
@@ -64,7 +62,11 @@ def uncrowd(inputs: Inputs, planner: Planner, stage: Stage) -> str:
     assert encoder is not None
     learning = student.model.training
     student.model.eval()  # no dropout
-    batches = [look(inputs, shown, stage, n) for n, shown in enumerate(_shown(planner, stage))]
+    batches, still = list[Seen](), torch.zeros((), dtype=torch.float64, device=student.model.device)
+    for turn, shown in enumerate(_shown(planner, stage)):
+        seen, beside = look(inputs, shown, stage, turn)
+        batches.append(seen)
+        still = still + _square(beside)
     student.model.train(learning)
     images, texts = ([i for b in batches for i in getattr(b, side)] for side in ("images", "texts"))
     read, residual = (
@@ -75,7 +77,7 @@ def uncrowd(inputs: Inputs, planner: Planner, stage: Stage) -> str:
     odds, direction = _odds(inputs, residual)
     others = torch.tensor([not each for b in batches for each in b.match], device=read.device)
     wanted = (crowd.mean() - crowd) * odds[others].std() / match[others].std()
-    reader = _reader(read, wanted, torch.stack([b.still for b in batches]).sum(dim=0))
+    reader = _reader(read, wanted, still)
     told = read @ reader
     size = min(MOST, float(wanted.std() / told.std().clamp_min(1e-9)))
     _add(student.core.language_model.layers[-1].mlp.down_proj, direction, size * reader)
@@ -87,8 +89,9 @@ def uncrowd(inputs: Inputs, planner: Planner, stage: Stage) -> str:
     )
 
 
-def look(inputs: Inputs, shown: Sequence[Shown], stage: Stage, turn: int) -> Seen:
-    """Lay out images with captions, ask all questions, and see what is read there."""
+def look(inputs: Inputs, shown: Sequence[Shown], stage: Stage, turn: int) -> tuple[Seen, Tensor]:
+    """Lay out images with captions, ask all questions, and see what is read there, and what (S, F)
+    where other numbers, and more digits, are told."""
     student, numbers = inputs.student, inputs.student.template.tree
     trees, images, texts, match = list[Any](), list[int](), list[int](), list[bool]()
     begins, still = list[tuple[int, int]](), list[tuple[int, int]]()
@@ -109,7 +112,7 @@ def look(inputs: Inputs, shown: Sequence[Shown], stage: Stage, turn: int) -> See
         pictures = inputs.images([image for image, _ in shown], stage, turn)
         read, residual = student.last_layer(trees, pictures)
     at, beside = (tuple(zip(*places, strict=True)) for places in (begins, still))
-    return Seen(images, texts, match, read[at].float(), residual[at].float(), _square(read[beside]))
+    return Seen(images, texts, match, read[at].float(), residual[at].float()), read[beside]
 
 
 def _shown(planner: Planner, stage: Stage) -> Iterator[Sequence[Shown]]:
