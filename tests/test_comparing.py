@@ -10,7 +10,7 @@ import tiny_models
 import torch
 from tiny_examples import TOLD, recipe, two_sides
 
-from udfs.training import adapter, comparing, examples, features
+from udfs.training import adapter, comparing, examples, features, low_rank
 from udfs.training.common_space import common_space
 from udfs.training.comparing import Seen
 from udfs.training.objective import Objective
@@ -103,6 +103,19 @@ def test_captions_are_read_behind_images_as_scoring_reads_them(tmp_path: Path) -
     index = data.texts().index(caption)
     assert torch.equal(found.captions[at], torch.from_numpy(space.captions[index]))
     assert torch.equal(found.images[at + 1], torch.from_numpy(space.images[image]))
+
+
+def test_bfloat16_is_no_hindrance(tmp_path: Path) -> None:
+    data = examples.read(tiny_examples.write(tmp_path / "examples"))
+    encoder = tiny_models.sentence_encoder(tmp_path / "encoder")
+    how = HOW.model_copy(update={"sentence_encoder": encoder, "dtype": "bfloat16"})
+    student = adapter.student(str(tiny_models.internvl(tmp_path / "model")), how)
+    objective = Objective(student, data, features.cached(tmp_path, student, data.images), how)
+    objective.inputs.read_sentences(tmp_path)
+    objective.prime(Planner(data, how), how.stages[0])  # outside of a step's autocast
+    primed = low_rank.added(comparing._projections(student, 1)[-1])
+    assert primed.any()
+    assert torch.isfinite(primed).all()
 
 
 def test_a_layer_that_is_compiled_is_read_all_the_same(student: Student) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tiny_examples import recipe
 
 from udfs.metrics import ITM
-from udfs.training import adapter, asking, examples, features, towers, uncrowding
+from udfs.training import adapter, asking, examples, features, low_rank, towers, uncrowding
 from udfs.training.examples import Examples
 from udfs.training.inputs import Inputs
 from udfs.training.plans import Planner
@@ -103,14 +103,19 @@ def test_where_other_numbers_are_told_nothing_is_read() -> None:
 def test_an_adapter_keeps_its_rank_and_holds_what_fits(internvl: Path) -> None:
     student = adapter.student(str(internvl), recipe(IMITATE))
     down = student.core.language_model.layers[-1].mlp.down_proj
-    low, high = down.lora_A["default"].weight, down.lora_B["default"].weight
+    low, high, _ = low_rank.matrices(down)
+    shape, draw = low.shape, torch.Generator().manual_seed(0)
     high.data[:, 0] = 0.1  # of the rank one is taken: there is room
-    before, shape = (high @ low).detach() * down.scaling["default"], low.shape
-    draw = torch.Generator().manual_seed(0)
-    direction, reader = (torch.randn(n, generator=draw) for n in (len(high), low.shape[1]))
+    before = low_rank.added(down).detach()
+    direction, reader = (torch.randn(n, generator=draw) for n in (len(high), shape[1]))
     uncrowding._add(down, direction, reader)
-    found = (high @ low).detach() * down.scaling["default"]
+    found = low_rank.added(down)
     assert torch.allclose(found, before + torch.outer(direction, reader), atol=1e-4)
+    whole = torch.randn(len(high), shape[1], generator=draw)
+    low_rank.add(down, whole)
+    a, s, b = torch.linalg.svd(whole, full_matrices=False)
+    rank = shape[0]
+    assert torch.allclose(low_rank.added(down), a[:, :rank] * s[:rank] @ b[:rank], atol=1e-4)
     assert low.shape == shape
 
 

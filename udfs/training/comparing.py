@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch  # noqa: TID253 - as in objective.py
 
 from udfs.metrics import ITM, ODF
-from udfs.training import features, sampling
+from udfs.training import features, low_rank, sampling
 from udfs.training.common_space import CommonSpace, common_space
 from udfs.training.inputs import Inputs
 from udfs.training.recipe import Stage
@@ -124,7 +124,7 @@ def prime(student: Student, depth: int, batches: Iterable[Seen]) -> None:
     states = states.flatten(0, 1)
     readers = _regression(states, wanted).split(size, dim=1)
     values = [states @ reader for reader in readers]
-    before = [layer.base_layer(states) for layer in (gate, up)]
+    before = [states @ low_rank.base(layer).T for layer in (gate, up)]
     rms = [x.square().mean(dim=0).sqrt() for x in before]
     quiet = torch.argsort(rms[0] / rms[0].median() + rms[1] / rms[1].median())[: 2 * size]
     sign = torch.tensor([1.0, -1.0], device=states.device).repeat(size)
@@ -140,7 +140,8 @@ def prime(student: Student, depth: int, batches: Iterable[Seen]) -> None:
         low[:size] = reader.T
         high.zero_()
         high[quiet, coordinate] = signs * scale / layer.scaling["default"]
-    usual = down.base_layer(torch.nn.functional.silu(before[0]) * before[1]).std(dim=0).median()
+    active = torch.nn.functional.silu(before[0]) * before[1]
+    usual = (active @ low_rank.base(down).T).std(dim=0).median()
     match = (values[0] * values[1]).sum(dim=1)
     low, high = down.lora_A["default"].weight, down.lora_B["default"].weight
     even = (scales[0] * scales[1]) ** -0.5  # half of undoing the scales in each matrix

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch  # noqa: TID253 - as in objective.py
 
 from udfs.metrics import ITM, METRICS
+from udfs.training import low_rank
 from udfs.training.inputs import Inputs
 from udfs.training.numbers import begun_odds
 from udfs.training.plans import Planner, Shown
@@ -159,8 +160,4 @@ def _add(down: Any, direction: Tensor, reader: Tensor) -> None:
     if not hasattr(down, "lora_A"):
         down.weight += more.to(down.weight)
         return
-    low, high = down.lora_A["default"].weight, down.lora_B["default"].weight
-    u, s, v = torch.linalg.svd(high @ low + more / down.scaling["default"], full_matrices=False)
-    root = s[: len(low)].sqrt()
-    low.copy_(root[:, None] * v[: len(low)])
-    high.copy_(u[:, : len(low)] * root)
+    low_rank.add(down, low_rank.added(down) + more)

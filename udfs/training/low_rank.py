@@ -1,0 +1,38 @@
+"""What a linear layer's low-rank adapter (peft's LoRA) adds to its weight, read and written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch  # noqa: TID253 - as in objective.py
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def matrices(layer: Any) -> tuple[Tensor, Tensor, float]:
+    """The adapter's weights: low (R, F), high (D, R), and how much their product counts."""
+    low, high = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    return low, high, layer.scaling["default"]
+
+
+def added(layer: Any) -> Tensor:
+    """What is added to the layer's weight (D, F)."""
+    low, high, scaling = matrices(layer)
+    return scaling * high @ low
+
+
+def base(layer: Any) -> Tensor:
+    """The layer's weight (D, F) without the adapter, in float32 whatever it is kept in."""
+    weight: Tensor = layer.base_layer.weight
+    return weight.float()
+
+
+@torch.no_grad()
+def add(layer: Any, weight: Tensor) -> None:
+    """Let the adapter add (D, F) instead: the most of it that its rank can hold."""
+    low, high, scaling = matrices(layer)
+    u, s, v = torch.linalg.svd(weight / scaling, full_matrices=False)
+    root = s[: len(low)].sqrt()
+    low.copy_(root[:, None] * v[: len(low)])
+    high.copy_(u[:, : len(low)] * root)
