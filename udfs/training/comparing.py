@@ -98,8 +98,9 @@ def look(
             places += [(row, column) for column in (tip, *asked)]
             texts.append(text)
             shown.append(image)
-    images = inputs.images([image for image, _ in pairs], stage, turn)
-    read = student.before_mlp(trees, images, stage.compare_depth)
+    with student.autocast():  # `prime` looks outside of a step
+        images = inputs.images([image for image, _ in pairs], stage, turn)
+        read = student.before_mlp(trees, images, stage.compare_depth)
     rows, columns = zip(*places, strict=True)
     states = read[list(rows), list(columns)].float()
     return Seen(
@@ -136,21 +137,21 @@ def prime(student: Student, depth: int, batches: Iterable[Seen]) -> None:
     for layer, reader, scale, signs in zip(
         (gate, up), readers, scales, (sign, sign.abs()), strict=True
     ):
-        low, high = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        low, high, scaling = low_rank.matrices(layer)
         low[:size] = reader.T
         high.zero_()
-        high[quiet, coordinate] = signs * scale / layer.scaling["default"]
+        high[quiet, coordinate] = signs * scale / scaling
     active = torch.nn.functional.silu(before[0]) * before[1]
     usual = (active @ low_rank.base(down).T).std(dim=0).median()
     match = (values[0] * values[1]).sum(dim=1)
-    low, high = down.lora_A["default"].weight, down.lora_B["default"].weight
+    low, high, scaling = low_rank.matrices(down)
     even = (scales[0] * scales[1]) ** -0.5  # half of undoing the scales in each matrix
     low[0] = 0
     low[0, quiet] = sign * even
     draw = sampling.rng(student.recipe.seed, "match", depth).choice([-1.0, 1.0], len(high))
     high.zero_()
     high[:, 0] = torch.from_numpy(draw).to(high) * even * GAIN * usual / match.std()
-    high[:, 0] /= down.scaling["default"]
+    high[:, 0] /= scaling
 
 
 def _projections(student: Student, depth: int) -> tuple[Any, Any, Any]:

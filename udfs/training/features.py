@@ -178,8 +178,7 @@ def _features(student: Student, pictures: Sequence[Image.Image]) -> NDArray[np.f
         )
     try:
         # The frozen tower is in the recipe's precision, the projector that learns in float32.
-        mixed = torch.autocast(device.type, torch.bfloat16, enabled=student.mixed)
-        with torch.inference_mode(), mixed:
+        with torch.inference_mode(), student.autocast():
             student.base.get_image_features(out["pixel_values"].to(device, student.base.dtype))
     finally:
         hook.remove()

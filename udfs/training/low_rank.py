@@ -29,10 +29,10 @@ def base(layer: Any) -> Tensor:
 
 
 @torch.no_grad()
-def add(layer: Any, weight: Tensor) -> None:
-    """Let the adapter add (D, F) instead: the most of it that its rank can hold."""
+def add(layer: Any, more: Tensor) -> None:
+    """Let the adapter add (D, F) as well: of all that it holds then the most that its rank can."""
     low, high, scaling = matrices(layer)
-    u, s, v = torch.linalg.svd(weight / scaling, full_matrices=False)
+    u, s, v = torch.linalg.svd(high @ low + more / scaling, full_matrices=False)
     root = s[: len(low)].sqrt()
     low.copy_(root[:, None] * v[: len(low)])
     high.copy_(u[:, : len(low)] * root)

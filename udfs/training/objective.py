@@ -13,7 +13,6 @@ import torch  # noqa: TID253 - a torch module; only `train.py` imports it, where
 from udfs.training import aligning, asking, comparing, imitating, knowing
 from udfs.training.asking import Questions
 from udfs.training.common_space import CommonSpace
-from udfs.training.comparing import Seen
 from udfs.training.examples import Examples
 from udfs.training.imitating import Judged
 from udfs.training.inputs import Inputs
@@ -109,13 +108,11 @@ class Objective(torch.nn.Module):
         """Let `compare` begin with what the stage's first plans tell (`comparing.prime`)."""
         space, count = self._coordinates(), stage.pairs * (1 + int(stage.rivals))
         plans = (planner.plan(stage, turn) for turn in range(-(-PRIMED // count)))
-        student, batches = self.inputs.student, list[Seen]()
-        mixed = torch.autocast(student.model.device.type, torch.bfloat16, enabled=student.mixed)
-        for plan in plans:
-            with mixed:
-                seen = comparing.look(self.inputs, space, plan.pairs, plan.texts, stage, plan.turn)
-            batches.append(seen)
-        comparing.prime(student, stage.compare_depth, batches)
+        batches = (
+            comparing.look(self.inputs, space, plan.pairs, plan.texts, stage, plan.turn)
+            for plan in plans
+        )
+        comparing.prime(self.inputs.student, stage.compare_depth, batches)
 
     def _coordinates(self) -> CommonSpace:
         if self._space is None:

@@ -9,7 +9,7 @@ each step and can be kept (`features.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,12 @@ class Student:
     def mixed(self) -> bool:
         """Whether it learns in mixed precision: autocast to bfloat16."""
         return self.recipe.dtype == "bfloat16"
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision of a training step, for what runs beside one."""
+        import torch
+
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.mixed)
 
     @property
     def lm_head(self) -> Any:

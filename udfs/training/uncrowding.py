@@ -108,8 +108,7 @@ def look(inputs: Inputs, shown: Sequence[Shown], stage: Stage, turn: int) -> tup
             images.append(image)
             texts.append(inputs.text_rows[text])
             match.append(text in inputs.examples.captions[image])
-    mixed = torch.autocast(student.model.device.type, torch.bfloat16, enabled=student.mixed)
-    with torch.no_grad(), mixed:
+    with torch.no_grad(), student.autocast():
         pictures = inputs.images([image for image, _ in shown], stage, turn)
         read, residual = student.last_layer(trees, pictures)
     at, beside = (tuple(zip(*places, strict=True)) for places in (begins, still))
@@ -160,4 +159,4 @@ def _add(down: Any, direction: Tensor, reader: Tensor) -> None:
     if not hasattr(down, "lora_A"):
         down.weight += more.to(down.weight)
         return
-    low_rank.add(down, low_rank.added(down) + more)
+    low_rank.add(down, more)
