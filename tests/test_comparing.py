@@ -73,7 +73,7 @@ def test_a_primed_layer_puts_out_the_inner_product(student: Student) -> None:
 def test_what_is_primed_reads_what_stands_there(student: Student) -> None:
     comparing.prime(student, 1, iter([seen(student, 200)]))
     new = seen(student, 100)
-    gate, up, _ = comparing._projections(student, 1)
+    gate, up, _ = comparing.projections(student, 1)
     assert comparing._missed(comparing._read(gate, new.states), new.captions) < 0.05
     assert comparing._missed(comparing._read(up, new.states), new.images) < 0.05
     assert comparing._missed(comparing._read(up, new.states), new.captions) > 0.9
@@ -113,7 +113,7 @@ def test_bfloat16_is_no_hindrance(tmp_path: Path) -> None:
     objective = Objective(student, data, features.cached(tmp_path, student, data.images), how)
     objective.inputs.read_sentences(tmp_path)
     objective.prime(Planner(data, how), how.stages[0])  # outside of a step's autocast
-    primed = low_rank.added(comparing._projections(student, 1)[-1])
+    primed = low_rank.added(comparing.projections(student, 1)[-1])
     assert primed.any()
     assert torch.isfinite(primed).all()
 

@@ -18,7 +18,7 @@ from udfs.metrics import ITM
 from udfs.training import adapter, examples, features, losses, towers
 from udfs.training.cross_fitting import FOLDS, dual_encoder, fold
 from udfs.training.examples import Examples, ExamplesError
-from udfs.training.numbers import begun_odds, log_odds, log_probabilities
+from udfs.training.numbers import begun, begun_odds, expectation, log_odds, log_probabilities
 from udfs.training.objective import Objective
 from udfs.training.plans import Planner
 from udfs.training.recipe import Recipe
@@ -91,7 +91,7 @@ def test_the_loss_is_what_separate_sequences_leave_of_the_correlation(
     stage, inputs = how.stages[0], objective.inputs
     plan = Planner(data, how).plan(stage, 1)
     assert not plan.ranked
-    odds, wanted = list[torch.Tensor](), list[np.float32]()
+    odds, means, wanted = list[torch.Tensor](), list[torch.Tensor](), list[np.float32]()
     with torch.no_grad():
         (found,) = objective(plan, stage).values()
         for image, captions in plan.imitated:
@@ -103,11 +103,16 @@ def test_the_loss_is_what_separate_sequences_leave_of_the_correlation(
                 head, numbers = student.lm_head.weight, student.template.tree
                 if first_digit:
                     odds.append(begun_odds(hidden[:1], head, numbers)[0])
+                    log_p, _, middles = begun(hidden[0], head, numbers)
+                    means.append(log_p.exp() @ middles)
                 else:
-                    odds.append(log_odds(log_probabilities(hidden @ head.T, numbers)))
+                    log_p = log_probabilities(hidden @ head.T, numbers)
+                    odds.append(log_odds(log_p))
+                    means.append(expectation(log_p))
                 assert inputs.dual_encoder is not None
                 wanted.extend(inputs.dual_encoder([image], [data.texts().index(text)]))
-    expected = 1 - np.corrcoef([float(x) for x in odds], wanted)[0, 1]
+    both = [[float(x) for x in each] for each in (odds, means)]
+    expected = 1 - np.mean([np.corrcoef(each, wanted)[0, 1] for each in both])
     assert len(odds) > 6
     assert float(found) == pytest.approx(expected, abs=1e-3)
 

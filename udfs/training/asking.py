@@ -12,7 +12,9 @@ from udfs.prompts import CHAIN_OF_THOUGHT
 from udfs.training import losses, sampling
 from udfs.training.inputs import Inputs
 from udfs.training.numbers import (
+    begun,
     begun_odds,
+    expectation,
     log_odds,
     log_probabilities,
     path,
@@ -165,6 +167,16 @@ def odds_of(inputs: Inputs, hidden: Tensor, reads: Reads, stage: Stage) -> tuple
         return begun_odds(read, student.lm_head.weight, student.template.tree), read
     read = read_out(inputs, hidden, reads)
     return log_odds(read), read
+
+
+def means(inputs: Inputs, read: Tensor, stage: Stage) -> Tensor:
+    """Means (R,) of numbers, 0..100, from what `odds_of` gave beside log odds; with
+    `sampled_numbers` as far as their first tokens tell them."""
+    if stage.sampled_numbers:
+        student = inputs.student
+        log_p, _, middles = begun(read, student.lm_head.weight, student.template.tree)
+        return log_p.exp() @ middles
+    return expectation(read)
 
 
 def read_out(inputs: Inputs, hidden: Tensor, reads: Reads) -> Tensor:

@@ -70,7 +70,7 @@ def compare(
     """The share of the coordinates' variance that is not read, that of captions and of images
     added. `others` are texts by index, as many for each of the pairs' images."""
     seen = look(inputs, coordinates, pairs, others, stage, turn)
-    gate, up, _ = _projections(inputs.student, stage.compare_depth)
+    gate, up, _ = projections(inputs.student, stage.compare_depth)
     return _missed(_read(gate, seen.states), seen.captions) + _missed(
         _read(up, seen.states), seen.images
     )
@@ -118,7 +118,7 @@ def prime(student: Student, depth: int, batches: Iterable[Seen]) -> None:
     The couples take the channels that are quietest on these states. Raises ValueError for an MLP
     that is not a gated one with an adapter.
     """
-    gate, up, down = _projections(student, depth)
+    gate, up, down = projections(student, depth)
     states, captions, images = (torch.cat(part) for part in zip(*batches, strict=True))
     read, size = states.shape[1], captions.shape[1]
     wanted = torch.cat([captions, images], dim=1).repeat_interleave(read, dim=0)
@@ -154,7 +154,8 @@ def prime(student: Student, depth: int, batches: Iterable[Seen]) -> None:
     high[:, 0] /= scaling
 
 
-def _projections(student: Student, depth: int) -> tuple[Any, Any, Any]:
+def projections(student: Student, depth: int) -> tuple[Any, Any, Any]:
+    """Gate, up and down of one layer's MLP. Raises ValueError where they have no adapters."""
     mlp = student.core.language_model.layers[depth].mlp
     gate, up, down = (getattr(mlp, f"{name}_proj", None) for name in ("gate", "up", "down"))
     if not all(hasattr(layer, "lora_A") for layer in (gate, up, down)):

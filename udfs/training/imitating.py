@@ -62,9 +62,11 @@ def judge(inputs: Inputs, shown: Sequence[Shown], stage: Stage) -> Judged:
 
 
 def imitate(inputs: Inputs, judged: Judged, stage: Stage, turn: int) -> Tensor:
-    """One less the correlation of the log odds of ITM with what the dual encoder says, over all
-    pairs."""
+    """One less the correlation of ITM with what the dual encoder says, over all pairs: half for its
+    log odds, which have a gradient wherever they are, half for its mean, which is what counts."""
     images = inputs.images(judged.images, stage, turn)
     hidden = inputs.student.hidden(judged.trees, images)
-    odds, _ = asking.odds_of(inputs, hidden, judged.reads, stage)
-    return losses.correlation_loss(odds, torch.from_numpy(judged.wanted).to(odds))
+    odds, read = asking.odds_of(inputs, hidden, judged.reads, stage)
+    wanted = torch.from_numpy(judged.wanted).to(odds)
+    found = odds, asking.means(inputs, read, stage)
+    return sum((losses.correlation_loss(each, wanted) for each in found), 0 * odds.sum()) / 2

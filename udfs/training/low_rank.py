@@ -28,11 +28,20 @@ def base(layer: Any) -> Tensor:
     return weight.float()
 
 
+def whole(layer: Any) -> Tensor:
+    """The layer's weight (D, F) with what the adapter adds."""
+    return base(layer) + added(layer)
+
+
 @torch.no_grad()
-def add(layer: Any, more: Tensor) -> None:
-    """Let the adapter add (D, F) as well: of all that it holds then the most that its rank can."""
+def add(layer: Any, more: Tensor | float, rank: int | None = None) -> None:
+    """Let the adapter add `more` (D, F) as well: of all that it holds then the most that its rank
+    can, or its first `rank` rows, with nothing in the others."""
     low, high, scaling = matrices(layer)
+    rank = len(low) if rank is None else rank
     u, s, v = torch.linalg.svd(high @ low + more / scaling, full_matrices=False)
-    root = s[: len(low)].sqrt()
-    low.copy_(root[:, None] * v[: len(low)])
-    high.copy_(u[:, : len(low)] * root)
+    root = s[:rank].sqrt()
+    low.zero_()
+    high.zero_()
+    low[:rank] = root[:, None] * v[:rank]
+    high[:, :rank] = u[:, :rank] * root

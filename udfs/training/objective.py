@@ -5,14 +5,16 @@ A module, so that data-parallel wrappers see one forward pass whatever a stage c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253 - a torch module; only `train.py` imports it, where training begins
 
-from udfs.training import aligning, asking, comparing, imitating, knowing
+from udfs.training import aligning, asking, comparing, imitating, knowing, measuring
 from udfs.training.asking import Questions
 from udfs.training.common_space import CommonSpace
+from udfs.training.comparing import Seen
 from udfs.training.examples import Examples
 from udfs.training.imitating import Judged
 from udfs.training.inputs import Inputs
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 PRIMED = 2048
 """So many captions behind images tell where `compare` begins."""
+MEASURED = 4096
+"""And so many how the distance is read."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +110,27 @@ class Objective(torch.nn.Module):
     @torch.no_grad()
     def prime(self, planner: Planner, stage: Stage) -> None:
         """Let `compare` begin with what the stage's first plans tell (`comparing.prime`)."""
-        space, count = self._coordinates(), stage.pairs * (1 + int(stage.rivals))
-        plans = (planner.plan(stage, turn) for turn in range(-(-PRIMED // count)))
-        batches = (
-            comparing.look(self.inputs, space, plan.pairs, plan.texts, stage, plan.turn)
-            for plan in plans
+        comparing.prime(
+            self.inputs.student, stage.compare_depth, self._seen(planner, stage, PRIMED)
         )
-        comparing.prime(self.inputs.student, stage.compare_depth, batches)
+
+    @torch.no_grad()
+    def measure(self, planner: Planner, stage: Stage) -> str:
+        """Add the distance to what the layer that `stage` compared in tells (`measuring.measure`),
+        by what its first plans tell; return what was done."""
+        student, learning = self.inputs.student, self.model.training
+        self.model.eval()  # no dropout
+        try:
+            batches = self._seen(planner, stage, MEASURED)
+            return measuring.measure(student, stage.compare_depth, batches)
+        finally:
+            self.model.train(learning)
+
+    def _seen(self, planner: Planner, stage: Stage, count: int) -> Iterator[Seen]:
+        space, size = self._coordinates(), stage.pairs * (1 + int(stage.rivals))
+        for turn in range(-(-count // size)):
+            plan = planner.plan(stage, turn)
+            yield comparing.look(self.inputs, space, plan.pairs, plan.texts, stage, turn)
 
     def _coordinates(self) -> CommonSpace:
         if self._space is None:

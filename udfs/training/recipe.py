@@ -58,7 +58,9 @@ class Stage(_Frozen):
     """A number of optimizer steps over one mix of losses."""
 
     name: str
-    steps: int = Field(ge=1)
+    steps: int = Field(
+        ge=0, description="with 0 the stage ends with what is done before a first step (`measure`)"
+    )
     weights: Weights
     learning_rate: float = Field(gt=0)
     projector_rate: float | None = Field(
@@ -118,6 +120,12 @@ class Stage(_Frozen):
         ge=0,
         description="`compare` is for the MLP of the language layer with so many below it",
     )
+    measure: bool = Field(
+        default=False,
+        description="before the first step the layer that an earlier stage with `compare` trained"
+        " is given the distance of caption and image to tell, in closed form (`measuring.py`); it"
+        " needs an adapter of its own rank (`rank_pattern`), three times what it told with before",
+    )
     contrast_layers: int | None = Field(
         default=None,
         ge=1,
@@ -162,6 +170,10 @@ class Lora(_Frozen):
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    rank_pattern: dict[str, int] = Field(
+        default={},
+        description="other ranks for some layers, by a regular expression for how their names end",
+    )
 
 
 class Recipe(_Frozen):
@@ -220,6 +232,13 @@ class Recipe(_Frozen):
     def _compares_with_an_adapter(self) -> Self:
         if self.lora is None and any(stage.weights.compare for stage in self.stages):
             raise ValueError("compare writes into an adapter (lora), and this recipe has none")
+        return self
+
+    @model_validator(mode="after")
+    def _measures_what_was_compared(self) -> Self:
+        for at, stage in enumerate(self.stages):
+            if stage.measure and not any(s.weights.compare for s in self.stages[:at]):
+                raise ValueError(f"stage {stage.name!r}: measure needs a stage with compare before")
         return self
 
     @model_validator(mode="after")

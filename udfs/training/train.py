@@ -19,7 +19,7 @@ import numpy as np
 
 from udfs.training import checkpoints as saved_states
 from udfs.training import features as frozen
-from udfs.training import sampling
+from udfs.training import measuring, sampling
 from udfs.training.examples import Examples
 from udfs.training.feed import feed
 from udfs.training.objective import Objective
@@ -91,6 +91,15 @@ def train(
             accelerator.wait_for_everyone()  # for the first one's files
             saved_states.average_ends(checkpoints, student, range(end - count, end), fingerprint)
 
+    def keep(number: int, step: int, optimizer: torch.optim.Optimizer) -> None:
+        if not accelerator.is_main_process:
+            return
+        ended = step == recipe.stages[number].steps
+        if ended and number in averaged:
+            saved_states.save_end(checkpoints, student, number, fingerprint)
+        place = (number + 1, 0) if ended else (number, step)
+        saved_states.save(checkpoints, student, optimizer, *place, history.steps, fingerprint)
+
     saved, done = time.monotonic(), 0
     for number, stage in enumerate(recipe.stages):
         if number < first_stage:
@@ -112,6 +121,13 @@ def train(
             optimizer.load_state_dict(state["optimizer"])
         if stage.weights.compare and not begin:
             objective.prime(planner, stage)
+        compared = [earlier for earlier in recipe.stages[:number] if earlier.weights.compare]
+        if stage.measure and not begin:
+            progress(objective.measure(planner, compared[-1]))
+        if any(earlier.measure for earlier in recipe.stages[: number + 1]):
+            measuring.steady(student, compared[-1].compare_depth)
+        if not stage.steps:
+            keep(number, 0, optimizer)
         turns = [
             turn * accelerator.num_processes + accelerator.process_index
             for turn in range(begin * recipe.accumulate, stage.steps * recipe.accumulate)
@@ -143,15 +159,9 @@ def train(
             if step % 10 == 9 or step == stage.steps - 1:
                 progress(_line(history, stage, step, begin, started))
             over = stop_after is not None and done >= stop_after
-            finished = step == stage.steps - 1
-            if finished or (time.monotonic() - saved > every_seconds and not over):
-                if accelerator.is_main_process:
-                    if finished and number in averaged:
-                        saved_states.save_end(checkpoints, student, number, fingerprint)
-                    place = (number + 1, 0) if finished else (number, step + 1)
-                    saved_states.save(
-                        checkpoints, student, optimizer, *place, history.steps, fingerprint
-                    )
+            due = time.monotonic() - saved > every_seconds and not over
+            if due or step == stage.steps - 1:
+                keep(number, step + 1, optimizer)
                 saved = time.monotonic()
             if over:
                 return history
