@@ -25,9 +25,11 @@ objective.py    from a plan to its losses, which are in
   inputs.py     what all of them read
   aligning.py   before an image is asked about: distill, align, contrast
   comparing.py  the layer that compares caption and image
+  measuring.py  the same layer, let to tell their distance as well
   imitating.py  what a dual encoder finds: imitate
   asking.py     what a teacher said: score, reason
   knowing.py    what is known without one: rank, assume
+low_rank.py     what an adapter adds to a layer, read and written in closed form
 uncrowding.py   what the last step leaves to be set right, in closed form
 feed.py         steps made ready ahead of time
 reads.py        where a forward pass is read

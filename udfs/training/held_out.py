@@ -19,8 +19,8 @@ from udfs.training.examples import Examples
 
 READINGS = ("expectation", "mode")
 IMAGES, OTHERS = 1500, 2
-"""Matching is measured on so many images, with so many captions of others for each: of an AUC of 0.9
-the standard error is 0.005 then, and 0.010 with 300 images, as far as models differ."""
+"""Matching is measured on so many images, with so many captions of others for each: an AUC of 0.9
+has a standard error of 0.005 then. With 300 images it is 0.010, more than recipes differ."""
 PIECE = 64  # pairs scored between two lines of progress
 
 Say = Callable[[str], None]
