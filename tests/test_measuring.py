@@ -106,6 +106,11 @@ def test_it_needs_room_and_something_told(internvl: Path) -> None:
         recipe(MEASURE, COMPARE)
 
 
+def test_it_goes_by_what_was_compared_before_it() -> None:
+    how = recipe(COMPARE, MEASURE, COMPARE | {"compare_depth": 0}, MEASURE)
+    assert [how.compared(n) for n in (0, 1, 3)] == [None, how.stages[0], how.stages[2]]
+
+
 def test_a_rank_of_its_own_counts_as_much(internvl: Path) -> None:
     student = learner(internvl)
     wide, narrow = (student.core.language_model.layers[i].mlp.up_proj for i in (1, 0))

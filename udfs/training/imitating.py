@@ -68,5 +68,5 @@ def imitate(inputs: Inputs, judged: Judged, stage: Stage, turn: int) -> Tensor:
     hidden = inputs.student.hidden(judged.trees, images)
     odds, read = asking.odds_of(inputs, hidden, judged.reads, stage)
     wanted = torch.from_numpy(judged.wanted).to(odds)
-    found = odds, asking.means(inputs, read, stage)
-    return sum((losses.correlation_loss(each, wanted) for each in found), 0 * odds.sum()) / 2
+    means = asking.means(inputs, read, stage)
+    return (losses.correlation_loss(odds, wanted) + losses.correlation_loss(means, wanted)) / 2

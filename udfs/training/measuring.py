@@ -47,7 +47,8 @@ def measure(student: Student, depth: int, batches: Iterable[Seen]) -> str:
     an MLP that is not a gated one with adapters of one rank, 6 at least, that have told something.
     """
     mlp = projections(student, depth)
-    couples = _couples(mlp)
+    rank = _rank(mlp)
+    couples = rank // 3
     states, captions, images = (torch.cat(part) for part in zip(*batches, strict=True))
     asked = states[:, AT]
     direction, told = _told(mlp, asked)
@@ -61,7 +62,7 @@ def measure(student: Student, depth: int, batches: Iterable[Seen]) -> str:
     slope = (told.std() / distance.std()).copysign(alike)
     sizes = slope.repeat(reader.shape[1])
     sizes[-1] = (told.mean() - slope * distance.mean()) / read[:, -1].square().mean()
-    _make_room(mlp, len(mlp[-1].lora_A["default"].weight) - 2 * couples, direction)
+    _make_room(mlp, rank - 2 * couples, direction)
     _give_channels(mlp, _quiet(mlp, asked, 2 * len(sizes)), reader, direction, SHARE * sizes)
     return (
         f"measure: the distance in {len(sizes) - 1} coordinates; its correlation with what was told"
@@ -76,11 +77,11 @@ def steady(student: Student, depth: int) -> None:
         layer.lora_dropout["default"] = torch.nn.Identity()
 
 
-def _couples(mlp: Sequence[Any]) -> int:
-    ranks = {len(layer.lora_A["default"].weight) for layer in mlp}
+def _rank(mlp: Sequence[Any]) -> int:
+    ranks = {len(low_rank.matrices(layer)[0]) for layer in mlp}
     if len(ranks) > 1 or min(ranks) < 6:
         raise ValueError("`measure` needs adapters of one rank, 6 at least, in gate, up and down")
-    return ranks.pop() // 3
+    return ranks.pop()
 
 
 def _told(mlp: Sequence[Any], states: Tensor) -> tuple[Tensor, Tensor]:

@@ -237,7 +237,7 @@ class Recipe(_Frozen):
     @model_validator(mode="after")
     def _measures_what_was_compared(self) -> Self:
         for at, stage in enumerate(self.stages):
-            if stage.measure and not any(s.weights.compare for s in self.stages[:at]):
+            if stage.measure and not self.compared(at):
                 raise ValueError(f"stage {stage.name!r}: measure needs a stage with compare before")
         return self
 
@@ -256,6 +256,10 @@ class Recipe(_Frozen):
         if self.uncrowd and not any(stage.weights.imitate for stage in self.stages):
             raise ValueError("uncrowd goes by a stage with imitate, and this recipe has none")
         return self
+
+    def compared(self, number: int) -> Stage | None:
+        """The last stage with `compare` before this one: whose layer `measure` is for."""
+        return next((s for s in reversed(self.stages[:number]) if s.weights.compare), None)
 
     def averages(self) -> set[int]:
         """The stages, by number, whose ends are averaged with others."""

@@ -121,11 +121,12 @@ def train(
             optimizer.load_state_dict(state["optimizer"])
         if stage.weights.compare and not begin:
             objective.prime(planner, stage)
-        compared = [earlier for earlier in recipe.stages[:number] if earlier.weights.compare]
-        if stage.measure and not begin:
-            progress(objective.measure(planner, compared[-1]))
-        if any(earlier.measure for earlier in recipe.stages[: number + 1]):
-            measuring.steady(student, compared[-1].compare_depth)
+        for earlier in range(number + 1):
+            compared = recipe.compared(earlier)
+            if compared and recipe.stages[earlier].measure:
+                if earlier == number and not begin:
+                    progress(objective.measure(planner, compared))
+                measuring.steady(student, compared.compare_depth)
         if not stage.steps:
             keep(number, 0, optimizer)
         turns = [
