@@ -16,6 +16,7 @@ from tiny_examples import recipe, two_sides
 
 from udfs.metrics import ITM
 from udfs.training import adapter, examples, features, losses, towers
+from udfs.training import inputs as inputs_module
 from udfs.training.cross_fitting import FOLDS, dual_encoder, fold
 from udfs.training.examples import Examples, ExamplesError
 from udfs.training.numbers import begun, begun_odds, expectation, log_odds, log_probabilities
@@ -115,6 +116,22 @@ def test_the_loss_is_what_separate_sequences_leave_of_the_correlation(
     expected = 1 - np.mean([np.corrcoef(each, wanted)[0, 1] for each in both])
     assert len(odds) > 6
     assert float(found) == pytest.approx(expected, abs=1e-3)
+
+
+def test_who_is_imitated_hears_all_layers(
+    internvl: Path, data: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how, student, read = learner(internvl, data, tmp_path)
+    given = []
+
+    def note(told: Any, seen: Any, *rest: Any) -> None:
+        given.append((told.shape, seen.shape))
+
+    monkeypatch.setattr(inputs_module, "dual_encoder", note)
+    Objective(student, data, read, how).inputs.read_sentences(tmp_path)
+    words = tiny_models.standin_towers().text.config.hidden_size
+    patches = student.core.vision_tower.config.hidden_size
+    assert given == [((len(data.texts()), 3 * words), (len(data.images), 5 * patches))]
 
 
 def test_only_order_and_distances_count() -> None:

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from tiny_examples import two_sides
 
 from udfs.training import towers as module
-from udfs.training.towers import TOWERS, towers
+from udfs.training.towers import TOWERS, joined, towers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -55,6 +55,15 @@ def test_more_than_one_start_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     size = alone.captions.shape[1]
     assert together.captions.shape[1] == TOWERS * size
     assert np.allclose(together.captions[:, :size] * TOWERS**0.5, alone.captions, atol=1e-6)
+
+
+def test_of_kinds_side_by_side_none_drowns_another() -> None:
+    quiet, loud = np.random.default_rng(0).normal(size=(2, 40, 6)).astype(np.float32)
+    found = joined([quiet, 1000 * loud + 7])
+    assert found.shape == (40, 12)
+    assert np.allclose(found, joined([quiet, loud]), atol=1e-3)
+    assert np.allclose(found.mean(axis=0), 0, atol=1e-4)
+    assert np.square(found[:, 6:]).mean() == pytest.approx(1, abs=1e-4)
 
 
 def test_every_other_epoch_goes_group_by_group() -> None:

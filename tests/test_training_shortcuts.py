@@ -11,6 +11,7 @@ import tiny_examples
 import tiny_models
 import torch
 from tiny_examples import recipe
+from transformers import AutoModel, AutoTokenizer
 
 from udfs import number_tree
 from udfs.training import adapter, asking, examples, features, losses
@@ -142,6 +143,23 @@ def test_sentences_depend_on_their_text_alone(encoder: str, tmp_path: Path) -> N
     assert np.array_equal(known, found[1])
     assert np.linalg.norm(new) == pytest.approx(1, abs=1e-5)
     assert np.abs(again(["a text that it has not read before"])[0] - new).max() < 1e-5
+
+
+def test_lower_layers_of_a_sentence_encoder_tell_their_mean_token(
+    encoder: str, tmp_path: Path
+) -> None:
+    texts = ["a long caption about a blue wall and what is on it", "green paint"]
+    sentences = Sentences(tmp_path, encoder, texts)
+    first, halfway, last = sentences.depths(texts)
+    assert np.array_equal(last, sentences(texts))
+    model, tokenizer = AutoModel.from_pretrained(encoder), AutoTokenizer.from_pretrained(encoder)
+    layers = model.config.num_hidden_layers
+    for row, text in enumerate(texts):  # alone, without padding
+        with torch.no_grad():
+            out = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True)
+        for found, depth in ((first, 0), (halfway, round(layers / 2))):
+            wanted = out.hidden_states[depth][0].mean(dim=0)
+            assert np.allclose(found[row], wanted.numpy(), atol=1e-5)
 
 
 def test_likeness_is_perfect_for_the_same_and_worse_for_others() -> None:

@@ -13,6 +13,7 @@ numbers.py      the read-out of scores, differentiable
 losses.py       the losses
 views.py        crops of an image
 features.py     what frozen parts say of images and captions, computed once
+looks.py        what layers of the vision tower say of whole images, for towers.py
 sentences.py    what a sentence encoder says of captions, for a language model to learn from
 kept.py         arrays that take long to make, kept in a file
 common_space.py coordinates in which captions and images can be compared, in closed form

@@ -121,10 +121,10 @@ def cached(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = np.float32 if student.recipe.dtype == "float32" else np.float16
-    key, recipe = _key(student, pictures, dtype.__name__), student.recipe
+    made_of, recipe = key(student, pictures, dtype.__name__), student.recipe
     state, data = folder / "features.json", folder / "features.npy"
     have = json.loads(state.read_text()) if state.is_file() else {}
-    done = have["done"] if have.get("key") == key and data.is_file() else 0
+    done = have["done"] if have.get("key") == made_of and data.is_file() else 0
     array = np.lib.format.open_memmap(data, mode="r+") if done else None
     began, first = time.monotonic(), done
     for start in range(done, len(pictures), BATCH):
@@ -142,27 +142,22 @@ def cached(
         done = start + len(batch)
         if done % (BATCH * 32) == 0 or done == len(pictures):
             array.flush()
-            state.write_text(json.dumps({"key": key, "done": done}))
+            state.write_text(json.dumps({"key": made_of, "done": done}))
             left = (time.monotonic() - began) / (done - first) * (len(pictures) - done)
             progress(f"vision features: {done} of {len(pictures)} images, {left / 60:.0f} min left")
     return np.lib.format.open_memmap(data, mode="r")
 
 
-def means(features: Any, views: int = 1) -> NDArray[np.float32]:
-    """The mean (N, F) over the I features of each image in its first views, of (N, V, I, F); the
-    first view is the image as it is."""
-    return np.stack([np.asarray(f[:views], dtype=np.float32).mean(axis=(0, 1)) for f in features])
+def means(features: Any) -> NDArray[np.float32]:
+    """The mean (N, F) over the I features of each image, of (N, V, I, F), in its first view: as it
+    is."""
+    return np.stack([np.asarray(f[0], dtype=np.float32).mean(axis=0) for f in features])
 
 
-def _features(student: Student, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
-    """What arrives at the projector for these pictures, (B, I, F)."""
-    import torch
-
-    seen: list[Any] = []
-    hook = getattr(student.core, PROJECTOR).register_forward_pre_hook(
-        lambda _, given: seen.append(given[0])
-    )
-    template, device = student.template, student.model.device
+def pixels(student: Student, pictures: Sequence[Image.Image]) -> Tensor:
+    """What the vision tower reads of these pictures, (B, 3, H, W). Raises ValueError for a model
+    that cuts them into tiles."""
+    template = student.template
     out = student.processor(
         text=[template.head] * len(pictures),
         images=[[picture] for picture in pictures],
@@ -176,19 +171,32 @@ def _features(student: Student, pictures: Sequence[Image.Image]) -> NDArray[np.f
             "this model cuts some images into tiles, so that they take more tokens than others;"
             " fine-tuning needs the same for all (image_fit: pad, or a processor of one tile)"
         )
+    found: Tensor = out["pixel_values"].to(student.model.device, student.base.dtype)
+    return found
+
+
+def _features(student: Student, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+    """What arrives at the projector for these pictures, (B, I, F)."""
+    import torch
+
+    seen: list[Any] = []
+    hook = getattr(student.core, PROJECTOR).register_forward_pre_hook(
+        lambda _, given: seen.append(given[0])
+    )
     try:
         # The frozen tower is in the recipe's precision, the projector that learns in float32.
         with torch.inference_mode(), student.autocast():
-            student.base.get_image_features(out["pixel_values"].to(device, student.base.dtype))
+            student.base.get_image_features(pixels(student, pictures))
     finally:
         hook.remove()
     found: NDArray[np.float32] = seen[0].float().cpu().numpy()
     return found.reshape(len(pictures), -1, found.shape[-1])
 
 
-def _key(student: Student, pictures: Sequence[bytes], dtype: str) -> str:
+def key(student: Student, pictures: Sequence[bytes], kind: str) -> str:
+    """Hex digits of all that what is kept of these encoded images depends on."""
     how = student.recipe
-    digest = hashlib.sha256(f"{how.prompt.image_fit} {dtype} {how.views} {how.seed}".encode())
+    digest = hashlib.sha256(f"{how.prompt.image_fit} {kind} {how.views} {how.seed}".encode())
     digest.update(str(student.processor.image_processor.to_json_string()).encode())
     for name, weight in student.core.vision_tower.state_dict().items():
         digest.update(f"{name} {tuple(weight.shape)} {float(weight.float().sum()):.6e}".encode())

@@ -14,10 +14,12 @@ from udfs.training import sampling
 from udfs.training.assumed import Assumed
 from udfs.training.cross_fitting import DualEncoder, dual_encoder
 from udfs.training.examples import Examples
-from udfs.training.features import Words, means
+from udfs.training.features import Words
+from udfs.training.looks import looks
 from udfs.training.recipe import Recipe, Stage
 from udfs.training.sentences import Sentences
 from udfs.training.student import Student
+from udfs.training.towers import joined
 from udfs.training.tree import TokenTree
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ class Inputs:
 
     def read_sentences(self, folder: Path) -> None:
         """Let the sentence encoder read all captions, if a stage needs that, and fit what goes by
-        it; what it says is kept in `folder`."""
+        it; what it says, and how images look to who is imitated, is kept in `folder`."""
         encoder, stages = self.recipe.sentence_encoder, self.recipe.stages
         device = str(self.student.model.device)
         if any(stage.reads_sentences for stage in stages):
@@ -105,7 +107,8 @@ class Inputs:
         if assumes:
             self.assumed["meaning"] = Assumed(self.examples, self.recipe.seed, meanings)
         if imitates:
-            told, seen = meanings(self.texts), means(self.features, self.recipe.views)
+            told = joined(meanings.depths(self.texts))
+            seen = joined(looks(folder, self.student, self.examples.images))
             self.dual_encoder = dual_encoder(told, seen, self.matching(), self.examples.groups)
 
     def temperature(self, stage: Stage) -> float:

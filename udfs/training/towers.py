@@ -67,6 +67,14 @@ def towers(
     return CommonSpace(a.numpy(), b.numpy())
 
 
+def joined(kinds: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Several kinds of embeddings of the same things side by side, each (N, .), as deviations from
+    their mean and with a mean square of 1, so that none drowns another."""
+    every = torch.arange(len(kinds[0]))
+    found: NDArray[np.float32] = torch.cat([_scaled(kind, every) for kind in kinds], dim=1).numpy()
+    return found
+
+
 def _scaled(values: NDArray[np.float32], used: Tensor) -> Tensor:
     """As deviations from the mean of those used, of which a coordinate's mean square is 1."""
     found = torch.from_numpy(values.astype(np.float32))
