@@ -81,11 +81,13 @@ def test_no_image_is_judged_by_what_its_own_group_taught() -> None:
     assert not np.allclose(wrong(others, others), found(others, others), atol=1e-3)
 
 
-@pytest.mark.parametrize("first_digit", [False, True])
+@pytest.mark.parametrize(
+    ("first_digit", "by"), [(False, "both"), (True, "both"), (True, "odds"), (True, "mean")]
+)
 def test_the_loss_is_what_separate_sequences_leave_of_the_correlation(
-    internvl: Path, data: Examples, tmp_path: Path, first_digit: bool
+    internvl: Path, data: Examples, tmp_path: Path, first_digit: bool, by: str
 ) -> None:
-    asked = {"imitated": 3, "beside": 4, "sampled_numbers": first_digit}
+    asked = {"imitated": 3, "beside": 4, "sampled_numbers": first_digit, "imitated_by": by}
     how, student, read = learner(internvl, data, tmp_path, **asked)
     objective = Objective(student, data, read, how)
     objective.inputs.read_sentences(tmp_path)
@@ -112,8 +114,9 @@ def test_the_loss_is_what_separate_sequences_leave_of_the_correlation(
                     means.append(expectation(log_p))
                 assert inputs.dual_encoder is not None
                 wanted.extend(inputs.dual_encoder([image], [data.texts().index(text)]))
-    both = [[float(x) for x in each] for each in (odds, means)]
-    expected = 1 - np.mean([np.corrcoef(each, wanted)[0, 1] for each in both])
+    used = {"odds": [odds], "mean": [means], "both": [odds, means]}[by]
+    told = [[float(x) for x in each] for each in used]
+    expected = 1 - np.mean([np.corrcoef(each, wanted)[0, 1] for each in told])
     assert len(odds) > 6
     assert float(found) == pytest.approx(expected, abs=1e-3)
 

@@ -62,11 +62,12 @@ def judge(inputs: Inputs, shown: Sequence[Shown], stage: Stage) -> Judged:
 
 
 def imitate(inputs: Inputs, judged: Judged, stage: Stage, turn: int) -> Tensor:
-    """One less the correlation of ITM with what the dual encoder says, over all pairs: half for its
-    log odds, which have a gradient wherever they are, half for its mean, which is what counts."""
+    """One less the correlation of ITM with what the dual encoder says, over all pairs: of its log
+    odds, of its mean, or the mean of both losses (`Stage.imitated_by`)."""
     images = inputs.images(judged.images, stage, turn)
     hidden = inputs.student.hidden(judged.trees, images)
     odds, read = asking.odds_of(inputs, hidden, judged.reads, stage)
     wanted = torch.from_numpy(judged.wanted).to(odds)
-    means = asking.means(inputs, read, stage)
-    return (losses.correlation_loss(odds, wanted) + losses.correlation_loss(means, wanted)) / 2
+    told = {"odds": odds, "mean": asking.means(inputs, read, stage)}
+    used = told if stage.imitated_by == "both" else [stage.imitated_by]
+    return torch.stack([losses.correlation_loss(told[by], wanted) for by in used]).mean()

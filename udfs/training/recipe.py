@@ -87,6 +87,11 @@ class Stage(_Frozen):
     beside: int = Field(
         default=5, ge=1, description="other images' captions beside an image's own, for imitate"
     )
+    imitated_by: Literal["odds", "mean", "both"] = Field(
+        default="both",
+        description="what of ITM is to go with what is imitated: log odds of 50 or more, which have"
+        " a gradient wherever they are, its mean, which is what counts, or half of each",
+    )
     scored: int = Field(default=8, ge=0, description="images with teacher's scores a step")
     caption_tokens: int = Field(default=48, ge=4, description="captions are cut at so many tokens")
     sampled_numbers: bool = Field(
