@@ -71,12 +71,12 @@ def write(told: Told, folder: Path, data: dict[str, Any]) -> dict[str, Any]:
         place.mkdir(parents=True)
         mine = scored.where("held" if held else "not held")
         rows = told.images.where("held" if held else "not held")
-        # Images without captions only where a score needs them; of what is held out no others.
+        # Images without captions only where a score needs them.
         scores = mine.select("uid").distinct().withColumn("scored", F.lit(True))
         rows = rows.join(scores, on="uid", how="left")
         needed = "scored and (why is null or why = 'no caption')"
-        rows = rows.where(needed if held else f"(matches and why is null) or ({needed})")
-        _write_table(place / PAIRS, _PAIRS, _pairs(rows, bad, held))
+        rows = rows.where(f"(matches and why is null) or ({needed})")
+        _write_table(place / PAIRS, _PAIRS, _pairs(rows, bad))
         _write_table(place / INSTRUCTIONS, _INSTRUCTIONS, _rows(mine, bad))
     if bad:
         counts["left_out"]["captions"]["image that cannot be decoded"] = len(bad)
@@ -87,7 +87,7 @@ def write(told: Told, folder: Path, data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _pairs(rows: DataFrame, bad: set[str], held: bool) -> Iterator[dict[str, Any]]:
+def _pairs(rows: DataFrame, bad: set[str]) -> Iterator[dict[str, Any]]:
     """Rows of PAIRS; an image is not written twice for a uid. Notes uids whose image is bad."""
     written: dict[str, set[bytes]] = {}
     for row in rows.select("uid", "image", "captions", "group").toLocalIterator():
@@ -102,9 +102,7 @@ def _pairs(rows: DataFrame, bad: set[str], held: bool) -> Iterator[dict[str, Any
                 continue
             known.add(digest)
             new = image
-        captions: list[str | None] = (
-            [] if held else [texts.clean(caption) for caption in row["captions"]]
-        )
+        captions: list[str | None] = [texts.clean(caption) for caption in row["captions"]]
         for caption in captions or [None]:
             if caption or new:
                 yield {"uid": uid, "image": new, "caption": caption, "group": row["group"]}

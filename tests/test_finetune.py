@@ -122,10 +122,13 @@ def test_from_tables_to_a_model(
     inside = {uid for uid, book in books.items() if book == "book 1"}
     assert inside == set(held.uids)
     assert set(data.uids) == set(books) - inside
-    assert not any(held.captions)
-    right = {uid: own for uid, own in zip(data.uids, data.captions, strict=True)}
+    right = {
+        uid: own
+        for each in (data, held)
+        for uid, own in zip(each.uids, each.captions, strict=True)
+    }
     for row in tiny_examples.pairs(16):
-        if row["uid"] in right and row["caption"]:
+        if row["caption"]:
             assert row["caption"] in right[row["uid"]]
     assert len(data.scored) == 2 * len(data.uids)
     assert len(held.scored) == 2 * len(held.uids)
@@ -147,6 +150,7 @@ def test_from_tables_to_a_model(
         "no caption": sum(row["caption"] is None for row in tiny_examples.pairs(16)),
     }
     assert {row["metric"] for row in summary["evaluation"]} == {"itm", "odf", "ctq", "su"}
+    assert summary["matching"]["first"] == len(inside)
     assert adapter.base_of(output) == (model, None)
     card = (output / "README.md").read_text()
     assert "held out whole: book 1" in card
@@ -155,6 +159,7 @@ def test_from_tables_to_a_model(
     whole = finetune.run(spark, config(tmp_path / "unbroken", model, recipe, **given))
     assert weights(tmp_path / "unbroken") == weights(output)
     assert whole["evaluation"] == summary["evaluation"]
+    assert whole["matching"] == summary["matching"]
     with pytest.raises(UsageError, match="is there already"):
         finetune.run(spark, settings)
     path = Path(recipe)
