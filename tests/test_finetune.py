@@ -123,9 +123,7 @@ def test_from_tables_to_a_model(
     assert inside == set(held.uids)
     assert set(data.uids) == set(books) - inside
     right = {
-        uid: own
-        for each in (data, held)
-        for uid, own in zip(each.uids, each.captions, strict=True)
+        uid: own for each in (data, held) for uid, own in zip(each.uids, each.captions, strict=True)
     }
     for row in tiny_examples.pairs(16):
         if row["caption"]:
