@@ -18,7 +18,7 @@ from udfs import images, models
 from udfs.metrics import METRICS
 from udfs.models import ModelConfig
 from udfs.scorer import Scorer
-from udfs.training import adapter, examples, features, held_out
+from udfs.training import adapter, examples, features, held_out, padding
 from udfs.training.asking import read_out as read_out_of
 from udfs.training.examples import Examples
 from udfs.training.objective import Objective
@@ -180,6 +180,24 @@ def test_training_scores_as_scoring_does(folder: Path, data: Examples, tmp_path:
     assert found.sum(-1) == pytest.approx(np.ones((len(PAIRS), 4)), abs=1e-5)
     assert np.abs(found - scored_by(scorer, data, PAIRS)).max() < 1e-5
     assert np.ptp(found, axis=0).max() > 1e-3  # pairs differ, so agreeing says much
+
+
+def test_trees_of_like_length_run_together(folder: Path, data: Examples, tmp_path: Path) -> None:
+    trained = objective(folder, data, recipe(SCORE), tmp_path)
+    student, trees = trained.inputs.student, []
+    for words in (1, 15, 2, 9, 14, 3, 1, 13, 4, 12):
+        tree, last = student.with_image()
+        tree.extend(last, trained.inputs.encode("a red wall " * words, 64))
+        trees.append(tree)
+    rows = [row % len(data.images) for row in range(len(trees))]
+    pieces = padding.alike([len(tree) for tree in trees])
+    assert [sorted(piece) for piece in pieces] == [[1, 3, 4, 7, 9], [0, 2, 5, 6, 8]]
+    with torch.no_grad():
+        images = trained.inputs.images(rows, trained.inputs.recipe.stages[0], 0)
+        found = student.hidden(trees, images)
+        for row, tree in enumerate(trees):
+            alone = student.hidden([tree], images[row : row + 1])[0, : len(tree)]
+            assert torch.allclose(found[row, : len(tree)], alone, atol=1e-4)
 
 
 @pytest.mark.parametrize("lora", [{"rank": 4}, None])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from udfs.template import Template
+from udfs.training import padding
 from udfs.training.recipe import Recipe
 from udfs.training.tree import ROOT, TokenTree
 
@@ -107,7 +108,18 @@ class Student:
         self, trees: Sequence[TokenTree], images: Tensor | None, layers: int | None = None
     ) -> Tensor:
         """Last hidden states (B, L, D) of B trees. `images` (B, I, D) takes the place of image
-        placeholders; `layers` stops after so many layers."""
+        placeholders; `layers` stops after so many layers. Trees of like length run together."""
+        pieces = padding.alike([len(tree) for tree in trees])
+        found = []
+        for piece in pieces:
+            shown = None if images is None else images[piece]
+            found.append(self._run([trees[row] for row in piece], shown, layers))
+        return padding.together(found, pieces)
+
+    def _run(
+        self, trees: Sequence[TokenTree], images: Tensor | None, layers: int | None = None
+    ) -> Tensor:
+        """The same in one piece, as hooks need it."""
         import torch
 
         length = -(-max(len(tree) for tree in trees) // PAD_TO) * PAD_TO
@@ -152,7 +164,7 @@ class Student:
             for depth in depths
         ]
         try:
-            self.hidden(trees, images, max(depths))
+            self._run(trees, images, max(depths))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -165,7 +177,7 @@ class Student:
         hook = layer.mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         try:
             with _plain(layer):
-                self.hidden(trees, images, depth + 1)
+                self._run(trees, images, depth + 1)
         finally:
             hook.remove()
         found: Tensor = seen[0]
@@ -185,7 +197,7 @@ class Student:
         ]
         try:
             with _plain(layer):
-                self.hidden(trees, images)
+                self._run(trees, images)
         finally:
             for hook in hooks:
                 hook.remove()
