@@ -1,4 +1,4 @@
-"""Sequences of like length go through a model together, so that less of what it computes is padding."""
+"""Sequences of like length go through a model together: less of what it computes is padding."""
 
 from __future__ import annotations
 
