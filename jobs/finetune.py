@@ -48,7 +48,7 @@ class FinetuneConfig(JobConfig):
     captions: str | None = Field(
         default=None,
         description="pairs table (uid, image, caption) of captions that match their images: for the"
-        " losses align, compare, contrast and rank, and for images that --instructions lacks",
+        " loss rank, and for images that --instructions lacks",
     )
     pairs: str | None = Field(
         default=None, description="further table of uid and image, for images of --instructions"

@@ -20,7 +20,7 @@ from udfs.training import adapter, examples
 pytestmark = pytest.mark.spark
 
 RECIPE = tiny_examples.recipe(
-    {"weights": {"align": 1, "rank": 1}, "steps": 3},
+    {"weights": {"rank": 1}, "steps": 3},
     {"weights": {"score": 1, "reason": 0.3}, "steps": 4},
 )
 

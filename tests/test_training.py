@@ -18,15 +18,15 @@ from udfs import images, models
 from udfs.metrics import METRICS
 from udfs.models import ModelConfig
 from udfs.scorer import Scorer
-from udfs.training import adapter, examples, features, held_out, padding
-from udfs.training.asking import read_out as read_out_of
+from udfs.training import adapter, examples, features, held_out, length_batches
 from udfs.training.examples import Examples
 from udfs.training.objective import Objective
-from udfs.training.plans import Plan
-from udfs.training.reads import Reads
+from udfs.training.read_positions import Reads
 from udfs.training.recipe import Recipe
 from udfs.training.run import Settings, fit
+from udfs.training.step_plans import Plan
 from udfs.training.student import Student
+from udfs.training.teacher_losses import read_out as read_out_of
 
 SCORE = {"weights": {"score": 1}}
 SCORE_AND_REASON = {"weights": {"score": 1, "reason": 0.3}, "caption_tokens": 40}
@@ -190,7 +190,7 @@ def test_trees_of_like_length_run_together(folder: Path, data: Examples, tmp_pat
         tree.extend(last, trained.inputs.encode("a red wall " * words, 64))
         trees.append(tree)
     rows = [row % len(data.images) for row in range(len(trees))]
-    pieces = padding.alike([len(tree) for tree in trees])
+    pieces = length_batches.alike([len(tree) for tree in trees])
     assert [sorted(piece) for piece in pieces] == [[1, 3, 4, 7, 9], [0, 2, 5, 6, 8]]
     with torch.no_grad():
         images = trained.inputs.images(rows, trained.inputs.recipe.stages[0], 0)
@@ -252,7 +252,7 @@ def test_a_run_makes_a_folder_that_scores(internvl: Path, tmp_path: Path) -> Non
     folder = tiny_examples.write(tmp_path / "examples", 12)
     tiny_examples.write(folder / "held_out", 6)
     (folder / "data.json").write_text(json.dumps({"held_out": ["book 9"]}))
-    how = recipe({"weights": {"align": 1}}, {"weights": {"score": 1, "reason": 0.1}, "steps": 5})
+    how = recipe({"weights": {"rank": 1}}, {"weights": {"score": 1, "reason": 0.1}, "steps": 5})
     settings = Settings(
         examples=str(folder),
         work=str(tmp_path / "work"),

@@ -13,11 +13,11 @@ import torch
 from tiny_examples import recipe
 
 from udfs import number_tree, readout
-from udfs.training import alter, examples, garble, sampling
-from udfs.training.balance import BINS, MOST_REPEATS, balanced
+from udfs.training import altered_captions, examples, garbled_captions, sampling
 from udfs.training.examples import Examples, ExamplesError
-from udfs.training.numbers import log_probabilities
-from udfs.training.plans import Planner
+from udfs.training.number_probabilities import log_probabilities
+from udfs.training.score_balance import BINS, MOST_REPEATS, balanced
+from udfs.training.step_plans import Planner
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +90,14 @@ CAPTIONS = (
 
 
 def test_an_altered_caption_differs_in_words_of_a_kind() -> None:
-    kinds = {word: [set(kind) for kind in alter.KINDS if word in kind] for word in alter._RIVALS}
+    kinds = {
+        word: [set(kind) for kind in altered_captions.KINDS if word in kind]
+        for word in altered_captions._RIVALS
+    }
     seen: set[tuple[str, str]] = set()
     for caption in CAPTIONS:
         for i in range(200):
-            changed = alter.altered(caption, sampling.rng(i, caption))
+            changed = altered_captions.altered(caption, sampling.rng(i, caption))
             assert changed is not None
             assert changed != caption
             old, new = caption.split(), changed.split()
@@ -115,13 +118,13 @@ def test_an_altered_caption_differs_in_words_of_a_kind() -> None:
 
 
 def test_a_caption_without_such_words_has_no_altered_copy() -> None:
-    assert alter.altered("Nothing here can change.", sampling.rng(0)) is None
+    assert altered_captions.altered("Nothing here can change.", sampling.rng(0)) is None
 
 
 def test_a_garbled_caption_is_made_of_the_caption_and_is_not_it() -> None:
     caption = "Two cats sleep on a red mat, one of them large."
     words = sorted(caption.split())
-    made = [garble.garbled(caption, sampling.rng(i, "garbled")) for i in range(60)]
+    made = [garbled_captions.garbled(caption, sampling.rng(i, "garbled")) for i in range(60)]
     found = {text for text in made if text}  # now and then nothing comes of it
     assert caption not in found
     assert len(found) > 50
@@ -130,7 +133,7 @@ def test_a_garbled_caption_is_made_of_the_caption_and_is_not_it() -> None:
     misread = [text for text in found if len(text) == len(caption)]
     assert min(len(shuffled), len(shorter), len(misread)) > 5
     assert all(set(text.split()) <= set(words) for text in shorter)
-    assert garble.garbled("A red cat.", sampling.rng(0)) is None
+    assert garbled_captions.garbled("A red cat.", sampling.rng(0)) is None
 
 
 def test_each_row_comes_once_an_epoch() -> None:
@@ -144,13 +147,13 @@ def test_each_row_comes_once_an_epoch() -> None:
 
 
 def test_plans_are_a_pure_function_of_the_turn(data: Examples) -> None:
-    how = recipe({"weights": {"align": 1, "rank": 1, "score": 1}, "scored": 5, "rivals": 3})
+    how = recipe({"weights": {"rank": 1, "score": 1}, "scored": 5, "rivals": 3})
     near = np.array([[j for j in range(16) if j != i] for i in range(16)])
     one, other = Planner(data, how, near), Planner(data, how, near)
     stage = how.stages[0]
     plans = [one.plan(stage, turn) for turn in range(20)]
     assert [other.plan(stage, turn) for turn in reversed(range(20))] == plans[::-1]
-    assert all(len(plan.scored) == 5 and len(plan.pairs) == 8 for plan in plans)
+    assert all(len(plan.scored) == 5 and len(plan.ranked) == 3 for plan in plans)
     # Scored pairs come epoch by epoch, without a gap at the border.
     told = [asked for plan in plans for asked in plan.scored]
     epochs = [sampling.epoch_of_scores(data, (how.seed, stage.name), e) for e in range(4)]
@@ -222,5 +225,3 @@ def test_some_images_have_rivals(data: Examples) -> None:
 
     assert mean(2) > mean(1) > 0
     assert 0.2 < mean(0.3) / mean(1) < 0.4
-    with pytest.raises(ValueError, match="compare needs a whole number of rivals"):
-        recipe({"weights": {"compare": 1}, "rivals": 1.5})

@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_examples import recipe
 
 from udfs.training import adapter, examples, features
-from udfs.training.views import LEAST, STRETCH, views
+from udfs.training.image_views import LEAST, STRETCH, views
 
 
 def gradient(width: int, height: int) -> Image.Image:

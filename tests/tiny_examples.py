@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pictures import encoded
 from PIL import Image
 
@@ -20,8 +19,6 @@ COLOURS = {
     "blue": (30, 40, 220),
     "yellow": (230, 220, 40),
 }
-TOLD = 3
-"""So many things are told by both of `two_sides`."""
 PROMPT = Prompt("C: ", "\nR:", (" match", " detail", " quality", " sense"), image_fit="pad")
 
 
@@ -80,26 +77,9 @@ def write(folder: Path, count: int = 16) -> Path:
     return folder
 
 
-def two_sides(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embeddings (N, 12) and features (N, 20) that both tell of TOLD things, far from zero, in
-    directions of their own and beside louder things of their own."""
-    fixed, drawn = np.random.default_rng(0), np.random.default_rng((1, seed))
-    told = drawn.normal(size=(count, TOLD))
-
-    def side(size: int) -> NDArray[np.float32]:
-        mean = 5 * fixed.normal(size=size)
-        own = drawn.normal(size=(count, 2)) @ fixed.normal(size=(2, size))
-        found = mean + told @ fixed.normal(size=(TOLD, size)) + 2 * own
-        return (found + 0.2 * drawn.normal(size=(count, size))).astype(np.float32)
-
-    return side(12), side(20)
-
-
 def recipe(*stages: dict[str, Any], **more: Any) -> Recipe:
     """A recipe in float32 for tiny models: a few quick steps of each stage given."""
-    common = {"steps": 6, "learning_rate": 1e-2, "pairs": 8, "ranked": 3, "scored": 4}
+    common = {"steps": 6, "learning_rate": 1e-2, "ranked": 3, "scored": 4}
     settings: dict[str, Any] = {"dtype": "float32", "prompt": PROMPT, "lora": {"rank": 4}} | more
-    if "align_layers" in Recipe.model_fields:
-        settings.setdefault("align_layers", 1)
     numbered = [{"name": f"stage {i}"} | common | stage for i, stage in enumerate(stages)]
     return Recipe(stages=numbered, **settings)

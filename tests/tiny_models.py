@@ -314,14 +314,6 @@ def siglip(folder: Path) -> Path:
     return _save(SiglipModel, config, SiglipProcessor(image_processor, tok), folder)
 
 
-def sentence_encoder(folder: Path) -> str:
-    """A sentence encoder as a Hugging Face folder."""
-    towers = standin_towers()
-    towers.text.save_pretrained(folder)
-    towers.tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
 def standin_towers() -> Any:
     """Random towers of the stand-in's two kinds, as `udfs.standin.towers` gives the real ones."""
     import torch

@@ -62,11 +62,6 @@ def adapted(model: Any, recipe: Recipe) -> Any:
         r=recipe.lora.rank,
         lora_alpha=recipe.lora.alpha,
         lora_dropout=recipe.lora.dropout,
-        rank_pattern=recipe.lora.rank_pattern,
-        alpha_pattern={  # what is read counts as much whatever the rank
-            name: recipe.lora.alpha * rank / recipe.lora.rank
-            for name, rank in recipe.lora.rank_pattern.items()
-        },
         target_modules=LINEAR,
         modules_to_save=[PROJECTOR],
     )

@@ -54,15 +54,6 @@ class Examples:
     captions: list[list[str]]
     scored: list[Scored]
 
-    def pairs(self) -> list[tuple[int, str]]:
-        """All matching (image, caption)."""
-        return [(i, caption) for i, own in enumerate(self.captions) for caption in own]
-
-    def texts(self) -> list[str]:
-        """All captions, matching or not, each once."""
-        known = {caption for own in self.captions for caption in own}
-        return sorted(known | {pair.caption for pair in self.scored})
-
 
 def read(folder: str | Path) -> Examples:
     """Read a folder of examples, in the order of uids, whatever the order of the files' rows.

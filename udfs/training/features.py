@@ -1,8 +1,5 @@
-"""What frozen parts of the model say of images and captions, computed once and kept on disk.
-
-Of each image what its projector reads: the vision tower takes most of a step where it runs anew. Of
-each caption its code, which is what the language model makes of it halfway up, for the `align` loss
-and for hints.
+"""What the vision tower says of images, computed once and kept on disk: what the projector reads.
+The tower takes most of a step where it runs anew.
 
 Works for any model whose projector is a module of that name (LLaVA, InternVL and their like): a
 hook keeps what arrives at the projector. One array on disk, read by memory map.
@@ -15,18 +12,15 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from udfs import captions as texts
 from udfs import images
-from udfs.training.kept import kept
+from udfs.training.image_views import views
 from udfs.training.student import PROJECTOR, Student
-from udfs.training.views import views
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,75 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 BATCH = 16
-CAPTIONS = 64  # a batch of captions
-
-
-@dataclass(frozen=True)
-class Words:
-    """Codes (D,) of captions by (image, caption), and their mean and spread (D,)."""
-
-    rows: dict[tuple[int, str], int]
-    values: NDArray[np.float32]
-    scale: tuple[NDArray[np.float32], NDArray[np.float32]]
-
-    def __getitem__(self, pair: tuple[int, str]) -> NDArray[np.float32]:
-        row: NDArray[np.float32] = self.values[self.rows[pair]]
-        return row
-
-
-def codes(student: Student, captions: Sequence[Sequence[int]], layers: int) -> Tensor:
-    """The codes (B, D) of captions: their mean states after `layers` layers, half of it over a
-    caption's own tokens, half over those that follow every caption and have seen it whole. No
-    image, but its place is kept."""
-    import torch
-
-    after = student.template.after
-    trees = []
-    for caption in captions:
-        tree, last = student.without_image(gap=True)
-        tree.extend(tree.extend(last, caption), after)
-        trees.append(tree)
-    hidden = student.residuals(trees, None, [layers])[0].float()
-    share = np.zeros(hidden.shape[:2], dtype=np.float32)
-    for row, (tree, caption) in enumerate(zip(trees, captions, strict=True)):
-        end = len(tree) - len(after)
-        for first, last in ((end - len(caption), end), (end, len(tree))):
-            share[row, first:last] = 0.5 / max(1, last - first)
-    return torch.einsum("bl,bld->bd", torch.from_numpy(share).to(hidden.device), hidden)
-
-
-def words(
-    file: Path, student: Student, pairs: Sequence[tuple[int, str]], layers: int, limit: int
-) -> Words:
-    """The codes of captions, cut at `limit` tokens, as the language model makes them now; from
-    `file` if it is there already."""
-    encode = texts.encoder(student.processor)
-    captions = [encode(texts.clean(text), limit)[0] for _, text in pairs]
-    values = kept(file, lambda: _all_codes(student, captions, layers))
-    spread = values.std(axis=0) + 1e-6
-    return Words({pair: i for i, pair in enumerate(pairs)}, values, (values.mean(axis=0), spread))
-
-
-def _all_codes(
-    student: Student, captions: Sequence[Sequence[int]], layers: int
-) -> NDArray[np.float32]:
-    """The codes of any number of captions, (N, D)."""
-    import torch
-
-    size = student.core.language_model.embed_tokens.embedding_dim
-    values = np.zeros((len(captions), size), dtype=np.float32)
-    order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
-    learning = student.model.training
-    student.model.eval()  # no dropout: a code is the caption's alone
-    for start in range(0, len(order), CAPTIONS):
-        rows = order[start : start + CAPTIONS]
-        with torch.no_grad():
-            found = codes(student, [captions[row] for row in rows], layers)
-        values[rows] = found.cpu().numpy()
-        if start // CAPTIONS % 20 == 0:
-            log.info("captions' codes: %d of %d", start + len(rows), len(captions))
-    student.model.train(learning)
-    return values
 
 
 def cached(

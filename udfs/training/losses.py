@@ -4,39 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from udfs.training.numbers import begun, expectation, soft_targets
+from udfs.training.number_probabilities import begun, expectation, soft_targets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from udfs.number_tree import NumberTree
-
-
-def info_nce(similarity: Tensor, same: Tensor | None = None) -> Tensor:
-    """Symmetric cross-entropy of a (B, B) matrix of logits whose diagonal is right (InfoNCE,
-    arXiv 1807.03748; both ways as in CLIP). `same` (B, B) marks pairs that are no rivals, such as
-    two pairs with the same image."""
-    import torch
-
-    if same is not None:
-        off = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-        least = torch.finfo(similarity.dtype).min
-        similarity = similarity.masked_fill(off.to(similarity.device), least)
-    right = torch.arange(len(similarity), device=similarity.device)
-    cross_entropy = torch.nn.functional.cross_entropy
-    return (cross_entropy(similarity, right) + cross_entropy(similarity.T, right)) / 2
-
-
-def likeness_loss(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """Divergence (Kullback-Leibler) of which of B vectors (B, D) are alike from which shall be, by
-    the cosines of other vectors (B, E): for each a softmax over all others (arXiv 2101.04731)."""
-    import torch
-
-    cosines = [torch.nn.functional.normalize(x, dim=-1) for x in (found, wanted)]
-    own = torch.eye(len(found), dtype=torch.bool, device=found.device)
-    logits = [((x @ x.T) / temperature).masked_fill(own, -1e4) for x in cosines]
-    log_p, log_q = (x.log_softmax(dim=-1) for x in logits)
-    return torch.nn.functional.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
 
 
 def score_loss(log_p: Tensor, scores: Tensor, spread: float, distance: float) -> Tensor:
@@ -61,15 +34,6 @@ def begun_loss(
     if distance:
         loss = loss + distance * ((log_p.exp() @ middles - scores) / 25).square().mean()
     return loss
-
-
-def correlation_loss(found: Tensor, wanted: Tensor) -> Tensor:
-    """One less Pearson's correlation of two rows of numbers (R,): 0..2, and 1 where either has no
-    spread (arXiv 2205.10536)."""
-    import torch
-
-    a, b = (x.float() - x.float().mean() for x in (found, wanted))
-    return 1 - torch.nn.functional.cosine_similarity(a, b, dim=0)
 
 
 def rank_loss(better: Tensor, worse: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ import yaml
 from udfs.metrics import METRIC_NAMES, METRICS
 from udfs.resampling import Estimate
 from udfs.training import losses_plot, sampling
-from udfs.training.balance import BINS
 from udfs.training.examples import Examples
 from udfs.training.recipe import Recipe
+from udfs.training.score_balance import BINS
 
 
 @dataclass(frozen=True)

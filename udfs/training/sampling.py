@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udfs.metrics import METRICS
-from udfs.training.alter import altered
-from udfs.training.balance import balanced
+from udfs.training.altered_captions import altered
 from udfs.training.examples import Examples
-from udfs.training.garble import garbled
+from udfs.training.garbled_captions import garbled
+from udfs.training.score_balance import balanced
 
 LOOKALIKES = (3, 40)
 """Rivals by looks come from these ranks of nearest images: the nearest may be the same figure."""
@@ -80,21 +80,6 @@ def ranked(
     details = tuple(altered(caption, draw) for caption in chosen)
     writing = (garbled(chosen[0], draw), *(None for _ in chosen[1:]))
     return Ranked(image, tuple(chosen), details, writing, tuple(others))
-
-
-def beside(
-    examples: Examples,
-    image: int,
-    count: int,
-    near: NDArray[np.int64] | None,
-    key: tuple[object, ...],
-) -> tuple[str, ...]:
-    """One of an image's own captions, and `count` (or a few less) of other images' as `ranked` has
-    them."""
-    draw = rng(*key, examples.uids[image])
-    own = examples.captions[image]
-    first = own[draw.integers(len(own))]
-    return (first, *_others(examples, image, count, near, draw))
 
 
 def _others(

@@ -8,17 +8,17 @@ each step and can be kept (`features.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from udfs.template import Template
-from udfs.training import padding
+from udfs.training import length_batches
 from udfs.training.recipe import Recipe
-from udfs.training.tree import ROOT, TokenTree
+from udfs.training.token_tree import ROOT, TokenTree
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,22 +104,15 @@ class Student:
         tokens: Tensor = getattr(self.core, PROJECTOR)(features)
         return tokens
 
-    def hidden(
-        self, trees: Sequence[TokenTree], images: Tensor | None, layers: int | None = None
-    ) -> Tensor:
+    def hidden(self, trees: Sequence[TokenTree], images: Tensor) -> Tensor:
         """Last hidden states (B, L, D) of B trees. `images` (B, I, D) takes the place of image
-        placeholders; `layers` stops after so many layers. Trees of like length run together."""
-        pieces = padding.alike([len(tree) for tree in trees])
-        found = []
-        for piece in pieces:
-            shown = None if images is None else images[piece]
-            found.append(self._run([trees[row] for row in piece], shown, layers))
-        return padding.together(found, pieces)
+        placeholders. Trees of like length run together."""
+        pieces = length_batches.alike([len(tree) for tree in trees])
+        found = [self._run([trees[row] for row in piece], images[piece]) for piece in pieces]
+        return length_batches.together(found, pieces)
 
-    def _run(
-        self, trees: Sequence[TokenTree], images: Tensor | None, layers: int | None = None
-    ) -> Tensor:
-        """The same in one piece, as hooks need it."""
+    def _run(self, trees: Sequence[TokenTree], images: Tensor) -> Tensor:
+        """The same in one piece."""
         import torch
 
         length = -(-max(len(tree) for tree in trees) // PAD_TO) * PAD_TO
@@ -136,73 +129,18 @@ class Student:
         device = self.model.device
         tokens = torch.from_numpy(ids).to(device)
         embedded = self.embeddings(tokens)
-        if images is not None:
-            place = (tokens == self.image_token)[..., None]
-            embedded = embedded.masked_scatter(place, images.to(embedded.dtype))
+        place = (tokens == self.image_token)[..., None]
+        embedded = embedded.masked_scatter(place, images.to(embedded.dtype))
         mask = torch.zeros(seen.shape, dtype=embedded.dtype, device=device)
         mask.masked_fill_(~torch.from_numpy(seen).to(device), torch.finfo(embedded.dtype).min)
-        with _first_layers(self.core.language_model, layers):
-            out = self.core.language_model(
-                inputs_embeds=embedded,
-                attention_mask=mask,
-                position_ids=torch.from_numpy(positions).to(device),
-                use_cache=False,
-            )
+        out = self.core.language_model(
+            inputs_embeds=embedded,
+            attention_mask=mask,
+            position_ids=torch.from_numpy(positions).to(device),
+            use_cache=False,
+        )
         last: Tensor = out.last_hidden_state
         return last
-
-    def residuals(
-        self, trees: Sequence[TokenTree], images: Tensor | None, depths: Sequence[int]
-    ) -> list[Tensor]:
-        """What B trees have after so many layers, each (B, L, D), before any norm."""
-        seen: dict[int, Any] = {}
-        layers = self.core.language_model.layers
-        hooks = [
-            layers[depth - 1].register_forward_hook(
-                lambda _, __, out, depth=depth: seen.__setitem__(depth, out)
-            )
-            for depth in depths
-        ]
-        try:
-            self._run(trees, images, max(depths))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return [x[0] if isinstance(x, tuple) else x for x in (seen[depth] for depth in depths)]
-
-    def before_mlp(self, trees: Sequence[TokenTree], images: Tensor, depth: int) -> Tensor:
-        """What B trees have where the MLP of the layer with `depth` layers below it reads, (B, L,
-        D): after that layer's attention and the norm behind it."""
-        layer, seen = self.core.language_model.layers[depth], list[Any]()
-        hook = layer.mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-        try:
-            with _plain(layer):
-                self._run(trees, images, depth + 1)
-        finally:
-            hook.remove()
-        found: Tensor = seen[0]
-        return found
-
-    def last_layer(self, trees: Sequence[TokenTree], images: Tensor) -> tuple[Tensor, Tensor]:
-        """What B trees have where the last layer's MLP projects down, (B, L, F), and what that
-        layer gives, (B, L, D), before the last norm. Raises ValueError where there is no such MLP.
-        """
-        layer, seen = self.core.language_model.layers[-1], list[Any]()
-        down = getattr(getattr(layer, "mlp", None), "down_proj", None)
-        if down is None:
-            raise ValueError("the language model's last layer has no mlp.down_proj")
-        hooks = [
-            down.register_forward_pre_hook(lambda _, given: seen.append(given[0])),
-            layer.register_forward_hook(lambda _, __, out: seen.append(out)),
-        ]
-        try:
-            with _plain(layer):
-                self._run(trees, images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        read, given = seen
-        return read, given[0] if isinstance(given, tuple) else given
 
     @property
     def image_token(self) -> int:
@@ -213,12 +151,6 @@ class Student:
         """A tree that holds the tokens before a caption, and the last one's index."""
         tree = TokenTree()
         return tree, tree.extend(ROOT, self.head.tokens())
-
-    def without_image(self, gap: bool = False) -> tuple[TokenTree, int]:
-        """The same without the image; with a `gap` what follows it stands where it always does."""
-        tree = TokenTree()
-        last = tree.extend(ROOT, self.head.before)
-        return tree, tree.extend(last, self.head.after, len(self.head.image) if gap else 0)
 
 
 def _head(processor: Any, template: Template) -> Head:
@@ -249,26 +181,3 @@ def _trainable(model: Any, recipe: Recipe) -> list[Any]:
         if weight.requires_grad:
             weight.data = weight.data.to(torch.float32)
     return [weight for weight in model.parameters() if weight.requires_grad]
-
-
-@contextmanager
-def _plain(layer: Any) -> Iterator[None]:
-    """Let a layer that is compiled run as it is written, with the hooks of its parts."""
-    compiled = layer._compiled_call_impl
-    layer._compiled_call_impl = None
-    try:
-        yield
-    finally:
-        layer._compiled_call_impl = compiled
-
-
-@contextmanager
-def _first_layers(language_model: Any, layers: int | None) -> Iterator[None]:
-    """Let the language model stop after `layers`: transformers runs `config.num_hidden_layers`."""
-    config = language_model.config
-    whole = config.num_hidden_layers
-    config.num_hidden_layers = whole if layers is None else min(layers, whole)
-    try:
-        yield
-    finally:
-        config.num_hidden_layers = whole

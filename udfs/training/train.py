@@ -19,14 +19,13 @@ import numpy as np
 
 from udfs.training import checkpoints as saved_states
 from udfs.training import features as frozen
-from udfs.training import measuring, sampling
+from udfs.training import sampling
 from udfs.training.examples import Examples
-from udfs.training.feed import feed
 from udfs.training.objective import Objective
-from udfs.training.plans import Planner
 from udfs.training.recipe import Recipe, Stage, Weights
+from udfs.training.step_plans import Planner
+from udfs.training.step_prefetch import feed
 from udfs.training.student import PROJECTOR, Student
-from udfs.training.uncrowding import uncrowd
 
 log = logging.getLogger(__name__)
 LEAST_RATE = 0.05
@@ -58,7 +57,7 @@ def train(
     `fingerprint` stands for everything that decides the result: a checkpoint with another one is
     refused. Every process of a distributed training calls this; the first one writes and its losses
     are the history's. `stop_after` ends the process's work after so many steps, as a kill would,
-    for tests. `workers` processes make steps ready ahead of time (`feed.py`).
+    for tests. `workers` processes make steps ready ahead of time (`step_prefetch.py`).
 
     Raises `checkpoints.CheckpointError`, and ExamplesError where a stage lacks what it needs.
     """
@@ -68,14 +67,12 @@ def train(
     accelerator = Accelerator(
         mixed_precision="bf16" if recipe.dtype == "bfloat16" else "no",
         cpu=student.model.device.type == "cpu",
-        # No stage uses every weight: `align` leaves the language model out.
+        # A stage with frozen layers has no gradient for some weights.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    near = _nearest(features) if any(s.draws_rivals for s in recipe.stages) else None
+    near = _nearest(features) if any(s.weights.rank for s in recipe.stages) else None
     planner = Planner(examples, recipe, near)
     objective = Objective(student, examples, features, recipe)
-    with accelerator.main_process_first():
-        objective.inputs.read_sentences(checkpoints)
     wrapped = accelerator.prepare_model(objective)
     history = History()
     state = saved_states.load(checkpoints, student, fingerprint)
@@ -107,28 +104,11 @@ def train(
         begin = first_step if number == first_stage else 0
         if not begin:
             average(number, stage.averaged)
-        if stage.weights.align:
-            # From before the stage's first step: a stage that is gone on with finds the file.
-            codes = checkpoints / f"codes-{number}-{fingerprint[:8]}.npy"
-            with accelerator.main_process_first():
-                objective.inputs.words = frozen.words(
-                    codes, student, planner.pairs, recipe.align_layers, stage.caption_tokens
-                )
         optimizer = torch.optim.AdamW(
             _groups(student, stage), lr=stage.learning_rate, weight_decay=recipe.weight_decay
         )
         if state and number == first_stage and begin:
             optimizer.load_state_dict(state["optimizer"])
-        if stage.weights.compare and not begin:
-            objective.prime(planner, stage)
-        for earlier in range(number + 1):
-            compared = recipe.compared(earlier)
-            if compared and recipe.stages[earlier].measure:
-                if earlier == number and not begin:
-                    progress(objective.measure(planner, compared))
-                measuring.steady(student, compared.compare_depth)
-        if not stage.steps:
-            keep(number, 0, optimizer)
         turns = [
             turn * accelerator.num_processes + accelerator.process_index
             for turn in range(begin * recipe.accumulate, stage.steps * recipe.accumulate)
@@ -167,9 +147,6 @@ def train(
             if over:
                 return history
     average(len(recipe.stages), recipe.averaged)
-    if recipe.uncrowd:
-        imitating = [stage for stage in recipe.stages if stage.weights.imitate]
-        progress(uncrowd(objective.inputs, planner, imitating[-1]))
     return history
 
 
@@ -186,15 +163,15 @@ def _sync(accelerator: Any, wrapped: Any, last: bool) -> Any:
 
 
 def _groups(student: Student, stage: Stage) -> list[dict[str, Any]]:
-    """Parameter groups: the projector, and the rest where the language model runs at all."""
+    """Parameter groups: the projector, and the rest."""
     learning = student.learning(stage.frozen_layers)
     known = {id(weight) for name, weight in student.model.named_parameters() if PROJECTOR in name}
     projector = [weight for weight in learning if id(weight) in known]
     rest = [weight for weight in learning if id(weight) not in known]
-    groups = [{"params": projector, "rate": stage.projector_rate or stage.learning_rate}]
-    weights = stage.weights.model_dump()
-    if any(value for name, value in weights.items() if name != "align"):
-        groups.append({"params": rest, "rate": stage.learning_rate})
+    groups = [
+        {"params": projector, "rate": stage.projector_rate or stage.learning_rate},
+        {"params": rest, "rate": stage.learning_rate},
+    ]
     return [group for group in groups if group["params"]]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from udfs.training.tree import TokenTree
+from udfs.training.token_tree import TokenTree
 
 
 @dataclass
@@ -29,8 +29,8 @@ class Reads:
         return len(self.rows) - 1
 
     def steps(self, row: int, column: int, path: Sequence[tuple[int, int]], tree: TokenTree) -> int:
-        """Note `column`, the root, and the steps to a number (`numbers.path`) beyond the first one,
-        and hang their tokens below it; return the last one's column."""
+        """Note `column`, the root, and the steps to a number (`number_probabilities.path`) beyond
+        the first one, and hang their tokens below it; return the last one's column."""
         self.number(row, [column])
         for i, (node, token) in enumerate(path):
             if i:

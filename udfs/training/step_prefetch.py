@@ -1,26 +1,23 @@
 """Steps made ready ahead of time, beside the one that is computed.
 
 To draw captions, spoil them and lay them out is plain Python, and takes a good part of the time
-that a GPU needs for the step itself: processes beside the training do it meanwhile, and a thread
-asks other models what they have to say. What they make is a pure function of the turn, so their
-number changes nothing of what is learned.
+that a GPU needs for the step itself: processes beside the training do it meanwhile. What they make
+is a pure function of the turn, so their number changes nothing of what is learned.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset  # noqa: TID253 - as in objective.py
 
 from udfs.training.objective import Objective, Prepared
-from udfs.training.plans import Planner
 from udfs.training.recipe import Stage
+from udfs.training.step_plans import Planner
 
 AHEAD = 4
-"""So many steps each process, and the thread, make beforehand."""
+"""So many steps each process makes beforehand."""
 
 
 class _Turns(Dataset[Prepared]):
@@ -51,18 +48,7 @@ def feed(
         prefetch_factor=AHEAD if workers else None,
         multiprocessing_context="fork" if workers else None,
     )
-    if not workers:
-        for prepared in loader:
-            yield objective.complete(prepared, stage)
-        return
-    with ThreadPoolExecutor(1) as thread:
-        waiting: deque[Future[Prepared]] = deque()
-        for prepared in loader:
-            waiting.append(thread.submit(objective.complete, prepared, stage))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    yield from loader
 
 
 def _as_it_is(prepared: Any) -> Any:

@@ -10,11 +10,9 @@ import torch  # noqa: TID253 - as in objective.py
 
 from udfs.prompts import CHAIN_OF_THOUGHT
 from udfs.training import losses, sampling
-from udfs.training.inputs import Inputs
-from udfs.training.numbers import (
-    begun,
+from udfs.training.loss_inputs import Inputs
+from udfs.training.number_probabilities import (
     begun_odds,
-    expectation,
     log_odds,
     log_probabilities,
     path,
@@ -22,10 +20,10 @@ from udfs.training.numbers import (
     soft_targets,
     stand_ins,
 )
-from udfs.training.plans import Asked
-from udfs.training.reads import Reads
+from udfs.training.read_positions import Reads
 from udfs.training.recipe import Stage
-from udfs.training.tree import TokenTree
+from udfs.training.step_plans import Asked
+from udfs.training.token_tree import TokenTree
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -158,25 +156,14 @@ def _reason(inputs: Inputs, text: str) -> list[int]:
     return [*ids, tokenizer.eos_token_id]
 
 
-def odds_of(inputs: Inputs, hidden: Tensor, reads: Reads, stage: Stage) -> tuple[Tensor, Tensor]:
-    """What was asked by `Inputs.ask`: log odds (R,) of the numbers to be read, and what they come
-    from, which is `read_out`, or with `sampled_numbers` the hidden states (R, D) at the roots."""
+def odds_of(inputs: Inputs, hidden: Tensor, reads: Reads, stage: Stage) -> Tensor:
+    """Log odds (R,) of the numbers that `Inputs.ask` asked for; with `sampled_numbers` as far as
+    their first tokens tell them."""
     if stage.sampled_numbers:
         student = inputs.student
         read = hidden[reads.rows, [column for (column,) in reads.columns]]
-        return begun_odds(read, student.lm_head.weight, student.template.tree), read
-    read = read_out(inputs, hidden, reads)
-    return log_odds(read), read
-
-
-def means(inputs: Inputs, read: Tensor, stage: Stage) -> Tensor:
-    """Means (R,) of numbers, 0..100, from what `odds_of` gave beside log odds; with
-    `sampled_numbers` as far as their first tokens tell them."""
-    if stage.sampled_numbers:
-        student = inputs.student
-        log_p, _, middles = begun(read, student.lm_head.weight, student.template.tree)
-        return log_p.exp() @ middles
-    return expectation(read)
+        return begun_odds(read, student.lm_head.weight, student.template.tree)
+    return log_odds(read_out(inputs, hidden, reads))
 
 
 def read_out(inputs: Inputs, hidden: Tensor, reads: Reads) -> Tensor:

@@ -19,22 +19,13 @@ Asked = tuple[int, list[int]]
 """A scored pair (index into the examples' `scored`) and the metrics asked of it."""
 
 
-Shown = tuple[int, tuple[str, ...]]
-"""An image and the captions behind it."""
-
-
 @dataclass(frozen=True)
 class Plan:
-    """What one micro-batch holds: matching (image, caption) `pairs`, `texts` by index (to distill,
-    or to stand behind the pairs' images, as many behind each), `ranked` images, `scored` pairs with
-    the metrics asked of each, and `imitated` images with their own and other captions. `turn`
-    is the plan's number."""
+    """What one micro-batch holds: `ranked` images, and `scored` pairs with the metrics asked of
+    each. `turn` is the plan's number."""
 
-    texts: Sequence[int] = ()
-    pairs: Sequence[tuple[int, str]] = ()
     ranked: Sequence[Ranked] = ()
     scored: Sequence[Asked] = ()
-    imitated: Sequence[Shown] = ()
     turn: int = 0
 
 
@@ -51,8 +42,6 @@ class Planner:
         self.examples = examples
         self.recipe = recipe
         self.near = near
-        self.pairs = examples.pairs()
-        self.texts = len(examples.texts())
         self.captioned = [image for image, own in enumerate(examples.captions) if own]
         self._epochs: dict[str, list[list[Asked]]] = {}
         for stage in recipe.stages:
@@ -61,12 +50,8 @@ class Planner:
     def plan(self, stage: Stage, turn: int) -> Plan:
         """What micro-batch number `turn` of a stage holds."""
         key, weights = (self.recipe.seed, stage.name), stage.weights
-        pairs: list[tuple[int, str]] = []
-        if weights.align or weights.compare or weights.contrast:
-            rows = sampling.turn(len(self.pairs), stage.pairs, turn, *key, "pairs")
-            pairs = [self.pairs[row] for row in rows]
         ranked: list[Ranked] = []
-        if stage.ranks:
+        if weights.rank:
             for row in sampling.turn(len(self.captioned), stage.ranked, turn, *key, "ranked"):
                 ranked.append(
                     sampling.ranked(
@@ -81,18 +66,7 @@ class Planner:
         scored: list[Asked] = []
         if weights.score or weights.reason:
             scored = self._scored(stage, turn)
-        texts: list[int] = []
-        if stage.reads_sentences:
-            count = stage.pairs * (int(stage.rivals) if weights.compare else 1)
-            texts = sampling.turn(self.texts, count, turn, *key, "texts")
-        imitated: list[Shown] = []
-        if weights.imitate:
-            for row in sampling.turn(len(self.captioned), stage.imitated, turn, *key, "imitated"):
-                image = self.captioned[row]
-                draw = (*key, turn, "imitated")
-                captions = sampling.beside(self.examples, image, stage.beside, self.near, draw)
-                imitated.append((image, captions))
-        return Plan(texts, pairs, ranked, scored, imitated, turn)
+        return Plan(ranked, scored, turn)
 
     def _scored(self, stage: Stage, turn: int) -> list[Asked]:
         """Rows [turn * size, turn * size + size) of one epoch after the other."""
@@ -114,16 +88,11 @@ class Planner:
     def _check(self, stage: Stage) -> None:
         weights = stage.weights
         reasons = any(any(pair.reasons) for pair in self.examples.scored)
-        matching = "captions that match an image"
-        for names, size, rows, what in (
-            (("distill",), stage.pairs, self.texts, "captions"),
-            (("align", "compare", "contrast"), stage.pairs, len(self.pairs), matching),
-            (("rank", "assume"), stage.ranked, len(self.captioned), matching),
-            (("imitate",), stage.imitated, len(self.captioned), matching),
-            (("score",), stage.scored, len(self.examples.scored), "scored pairs"),
-            (("reason",), stage.scored, int(reasons), "reasons"),
+        for name, size, rows, what in (
+            ("rank", stage.ranked, len(self.captioned), "captions that match an image"),
+            ("score", stage.scored, len(self.examples.scored), "scored pairs"),
+            ("reason", stage.scored, int(reasons), "reasons"),
         ):
-            used = [name for name in names if getattr(weights, name)]
-            if used and not (size and rows):
+            if getattr(weights, name) and not (size and rows):
                 number = "its number a step is 0" if rows else "there are none"
-                raise ExamplesError(f"stage {stage.name!r}: {used[0]} needs {what}, but {number}")
+                raise ExamplesError(f"stage {stage.name!r}: {name} needs {what}, but {number}")

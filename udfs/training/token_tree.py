@@ -31,12 +31,11 @@ class TokenTree:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def extend(self, parent: int, tokens: Sequence[int], skipped: int = 0) -> int:
+    def extend(self, parent: int, tokens: Sequence[int]) -> int:
         """Hang a chain of tokens below `parent` (an index, or ROOT); return the last one's index
-        (`parent` itself where there are no tokens). `skipped` positions before it stay empty."""
-        for i, token in enumerate(tokens):
+        (`parent` itself where there are no tokens)."""
+        for token in tokens:
             depth = self.depths[parent] + 1 if parent >= 0 else 0
-            depth += 0 if i else skipped
             self.ids.append(token)
             self.parents.append(parent)
             self.depths.append(depth)
