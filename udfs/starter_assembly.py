@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from udfs import prompts, starter_vision
-from udfs.starter import TEXT, VISION
+from udfs.starter_wheels import TEXT, VISION
 
 IMAGE_TOKENS = 64  # 16 x 16 patches of 14 px, each 2 x 2 of them joined by the pixel shuffle
 PROJECTOR_SEED = 0
