@@ -239,6 +239,56 @@ def test_a_models_own_prompt_is_used_and_changes_the_scorer(llava: Path, tmp_pat
         models.load(ModelConfig(str(own)))
 
 
+def test_what_is_told_of_a_model_is_no_part_of_its_id(llava: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from udfs.training import report
+    from udfs.training.examples import Examples
+    from udfs.training.recipe import Recipe, Stage, Weights
+
+    def scorer_id() -> str:
+        models.identity.cache_clear()
+        return models.scorer_id(ModelConfig(str(own)))
+
+    own = tmp_path / "model"
+    shutil.copytree(llava, own)
+    before = scorer_id()
+    stage = Stage(name="s", steps=1, weights=Weights(score=1), learning_rate=1)
+    finetuned = report.Report(
+        recipe=Recipe(stages=(stage,)),
+        base="base",
+        merged=True,
+        data={},
+        examples=Examples([], [], [], [], []),
+        history=[{"step": 0, "stage": "s", "rate": 1.0, "score": 2.0}],
+        evaluation=[],
+        matching={},
+        trained=1,
+        took={},
+    )
+    report.write(own, finetuned)
+    assert {"README.md", "history.json", "losses.png"} <= {file.name for file in own.iterdir()}
+    for name in ("evaluation.json", "evaluation.md", "evaluation.png"):  # of the job `evaluate`
+        (own / name).write_text("another")
+    assert scorer_id() == before
+
+    known = {before}
+    decide = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    decide |= {"chat_template.jinja", "processor_config.json"}
+    assert decide <= {file.name for file in own.iterdir()}
+    (own / "part").mkdir()
+    for name in (*sorted(decide), prompts.PROMPT_FILE, "unknown.json", "part/recipe.json"):
+        kept = (own / name).read_bytes() if (own / name).is_file() else b"{}"
+        if name == prompts.PROMPT_FILE:
+            prompts.save_prompt(prompts.Prompt(before="Another: "), own)
+        else:
+            (own / name).write_bytes(kept + b" ")
+        known.add(scorer_id())
+        (own / name).write_bytes(kept) if name in decide else (own / name).unlink()
+    assert len(known) == 1 + len(decide) + 3
+    assert scorer_id() == before
+
+
 def test_one_model_a_process(llava: Path) -> None:
     config = ModelConfig(str(llava))
     assert models.scorer(config) is models.scorer(ModelConfig(str(llava)))

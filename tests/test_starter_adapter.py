@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,14 +13,14 @@ import tiny_models
 
 from udfs import starter
 
+SHIPPED = Path(starter.__file__).parent / "starter_adapter"
 
-def test_the_shipped_adapter_is_merged_and_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+
+@pytest.fixture
+def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of an adapter that is shipped in place of the real one, for a tiny base."""
     import torch
-    from transformers import AutoModelForImageTextToText
 
-    from udfs import models
     from udfs.training import adapter
     from udfs.training.recipe import Lora, Recipe, Stage, Weights
 
@@ -28,20 +32,24 @@ def test_the_shipped_adapter_is_merged_and_told(
     with torch.no_grad():
         for weight in student.trained:
             weight.normal_(0, 0.1)
-    adapter.save(student, tmp_path / "adapter", starter.STARTER_BASE)
-    (tmp_path / "adapter" / "README.md").write_text("---\na: b\n---\n# Tuned\n\nBy hand.\n")
-    shipped = {file.name: file.read_bytes() for file in (tmp_path / "adapter").iterdir()}
-
+    folder = tmp_path / "adapter"
+    adapter.save(student, folder, starter.STARTER_BASE)
+    (folder / "README.md").write_text("---\na: b\n---\n# Tuned\n\nBy hand.\n")
     monkeypatch.setenv("MLM_FILTER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(starter, "ensure_base", lambda cache=None: base)
-    monkeypatch.setattr(starter, "shipped_adapter", lambda: {})
-    untrained = starter.content(starter.STARTER)
-    assert untrained == starter.content(starter.STARTER_BASE)
-    assert (starter.ensure(), starter.is_trained()) == (base, False)
+    monkeypatch.setattr(starter, "_adapter_folder", lambda: folder)
+    return folder
 
-    monkeypatch.setattr(starter, "shipped_adapter", lambda: shipped)
+
+def test_the_shipped_adapter_is_merged_and_told(tuned: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from udfs import models
+
+    base = starter.ensure_base()
     content = starter.content(starter.STARTER)
-    assert content not in (untrained, starter.content(starter.STARTER_BASE))
+    assert content != starter.content(starter.STARTER_BASE)
     assert starter.is_trained()
     assert not starter.is_trained(starter.STARTER_BASE)
     folder = starter.ensure()
@@ -60,12 +68,73 @@ def test_the_shipped_adapter_is_merged_and_told(
     ]
     assert {name.split(".")[1] for name in moved} == {"language_model", "multi_modal_projector"}
     one = models.load(models.ModelConfig(starter.STARTER))
-    two = models.load(models.ModelConfig(str(tmp_path / "adapter")))
+    two = models.load(models.ModelConfig(str(tuned)))
     pair = ([_png()], ["a cat"])
     answers = [scorer.score(*pair)[0].expectation for scorer in (one, two)]
     assert answers[0] == pytest.approx(answers[1], abs=1e-3)
-    shipped["README.md"] = b"another story"
-    assert starter.content(starter.STARTER) != content
+
+    (tuned / "adapter_model.safetensors").unlink()
+    assert starter.content(starter.STARTER) == starter.content(starter.STARTER_BASE)
+    assert (starter.ensure(), starter.is_trained()) == (base, False)
+
+
+def test_only_what_decides_a_score_is_in_the_starters_id(tuned: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from udfs import models, prompts
+
+    def ids() -> tuple[str, str, str, str]:
+        models.identity.cache_clear()
+        return (
+            starter.content(starter.STARTER),
+            models.identity(starter.STARTER)[0],
+            models.scorer_id(models.ModelConfig(starter.STARTER)),
+            starter.ensure().name,
+        )
+
+    first = ids()
+    (tuned / "README.md").write_text("# Another story\n")
+    for name in ("evaluation.json", "history.json", "losses.png", "new"):
+        (tuned / name).write_text("{}")
+    assert ids() == first
+    (tuned / "README.md").unlink()
+    assert ids() == first
+
+    known = {first}
+    file = tuned / "adapter_model.safetensors"
+    save_file({name: weight * 2 for name, weight in load_file(file).items()}, file)
+    known.add(ids())
+    prompts.save_prompt(prompts.Prompt(before="C: "), tuned)
+    known.add(ids())
+    config = tuned / "adapter_config.json"
+    config.write_text(config.read_text().replace('"lora_alpha": ', '"lora_alpha": 1'))
+    known.add(ids())
+    assert [len(set(column)) for column in zip(*known, strict=True)] == [4, 4, 4, 4]
+    models.identity.cache_clear()  # of a starter that only this test has
+
+
+def test_the_shipped_adapter_is_read_out_of_a_zip(tmp_path: Path) -> None:
+    """As executors have it; there, too, a new card changes nothing."""
+    package = Path(starter.__file__).parent
+    files = [*package.glob("*.py"), *(package / "starter_adapter").iterdir()]
+    script = "from udfs import starter; print(starter.__file__, starter.content('starter'))"
+    for card in ((package / "starter_adapter" / "README.md").read_text(), "another"):
+        packed = tmp_path / f"{len(card)}.zip"
+        with zipfile.ZipFile(packed, "w") as archive:
+            for file in files:
+                if file.name != "README.md":
+                    archive.write(file, Path("udfs") / file.relative_to(package))
+            archive.writestr("udfs/starter_adapter/README.md", card)
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(packed)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        told = [str(packed / "udfs" / "starter.py"), starter.content(starter.STARTER)]
+        assert done.stdout.split() == told
 
 
 def _png() -> bytes:
@@ -74,26 +143,24 @@ def _png() -> bytes:
     return encoded(picture())
 
 
-def test_the_adapter_that_is_shipped_is_small_and_of_the_recipe_in_conf() -> None:
+def test_the_adapter_that_is_shipped_is_small_and_has_the_prompt_of_the_recipes() -> None:
     import yaml
     from safetensors import safe_open
 
+    from udfs import prompts
     from udfs.training.recipe import Recipe
 
-    root = Path(__file__).parents[1]
-    folder = root / "udfs" / "starter_adapter"
     assert starter.is_trained()
-    assert starter.shipped_adapter().keys() == {file.name for file in folder.iterdir()}
-    assert not {file.suffix for file in folder.iterdir()} & {".bin", ".pt", ".pkl", ".py"}
-    file = folder / "adapter_model.safetensors"
+    assert starter.shipped_adapter().keys() == set(starter.DECIDES_SCORES)
+    assert not {file.suffix for file in SHIPPED.iterdir()} & {".bin", ".pt", ".pkl", ".py"}
+    file = SHIPPED / "adapter_model.safetensors"
     assert file.stat().st_size <= 16e6
     with safe_open(file, "pt") as weights:
         assert any("projector" in name for name in weights.keys())  # noqa: SIM118 - no mapping
-    told = Recipe.model_validate_json((folder / "recipe.json").read_text())
-    conf = yaml.safe_load((root / "conf" / "starter_recipe.yaml").read_text())
-    assert Recipe.model_validate(conf) == told
-    reasons = yaml.safe_load((root / "conf" / "reasons_recipe.yaml").read_text())
-    assert Recipe.model_validate(reasons).prompt == told.prompt  # it goes on from the starter
+    conf = Path(__file__).parents[1] / "conf"
+    for name in ("starter_recipe.yaml", "reasons_recipe.yaml"):  # they may go on from the starter
+        recipe = Recipe.model_validate(yaml.safe_load((conf / name).read_text()))
+        assert recipe.prompt == prompts.load_prompt(SHIPPED)
 
 
 def test_the_starter_tells_good_writing_from_bad() -> None:

@@ -31,6 +31,11 @@ log = logging.getLogger(__name__)
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 How = Literal["auto", "one_pass", "prefix_cache", "four_passes"]
 
+TOLD_SUFFIXES = (".md", ".png")
+TOLD_FILES = ("evaluation.json", "history.json", "matching.json", "recipe.json")
+"""What `finetune` and `evaluate` write about a model, beside its weights. It decides no score, so
+it is no part of a scorer's id: a new card makes nobody score anew."""
+
 
 class ModelError(RuntimeError):
     """The model cannot be had or cannot be used; the message names it and says why."""
@@ -166,8 +171,9 @@ def identity(model: str, revision: str | None = None) -> tuple[str, str | None]:
     """What the driver must know of a model without loading it: the hash of its content and, for a
     hub id, the exact commit that all executors shall load. Raises ModelError.
 
-    A local folder is identified by the bytes of its files, so that a model trained anew in the
-    same place counts as another scorer; a hub id by its commit; an adapter by itself and its base.
+    A local folder is identified by the bytes of its files (but for cards and figures), so that a
+    model trained anew in the same place counts as another scorer; a hub id by its commit; an
+    adapter by itself and its base.
     """
     if starter.is_starter(model):
         starter.folder_of(model)
@@ -274,11 +280,18 @@ def _is_folder(model: str) -> bool:
 
 def _hash_folder(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and _may_decide(folder, p)):
         digest.update(str(path.relative_to(folder)).encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def _may_decide(folder: Path, path: Path) -> bool:
+    """Whether a file of a model folder may change a score: all but what is known to tell about the
+    model only. A file of an unknown name may."""
+    told = path.suffix in TOLD_SUFFIXES or (path.parent == folder and path.name in TOLD_FILES)
+    return not told
 
 
 def _dtype(name: DType, device: str) -> torch.dtype:

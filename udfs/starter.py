@@ -17,6 +17,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from udfs import starter_assembly, starter_wheels
@@ -29,10 +30,14 @@ STARTER_BASE = "starter-base"
 """The model name that means the starter model before it was trained."""
 
 ASSEMBLY_VERSION = 5
-"""Raise it with every change to what is written, so that old caches are not taken for new."""
+"""Raise it with every change to the model that is written (not to its card), so that old caches are
+not taken for new."""
 
-_ADAPTER = "starter_adapter"  # a folder of this package; in a zip it is not a folder on disk
-_NEEDED = ("adapter_config.json", "adapter_model.safetensors")
+DECIDES_SCORES = ("adapter_config.json", "adapter_model.safetensors", "mlm_filter.json")
+"""The adapter's files that decide a score: how it is merged, its weights, and the prompt. They are
+named one by one, so that a new card or new figures beside them make nobody score anew."""
+
+_CARD = "README.md"
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ def folder_of(model: str) -> str:
 
 
 def content(model: str) -> str:
-    """Twelve hex digits of everything that a starter model is made from: the same on every machine,
+    """Twelve hex digits of all that decides a starter model's scores: the same on every machine,
     although merging an adapter may round the last bits of a weight in one way or another."""
     vision, text = starter_wheels.VISION, starter_wheels.TEXT
     parts = [f"{ASSEMBLY_VERSION} {vision.sha256} {text.sha256}"]
@@ -76,16 +81,28 @@ def content(model: str) -> str:
 
 
 def shipped_adapter() -> dict[str, bytes]:
-    """File name -> bytes of the adapter that this package carries; empty if it carries none."""
-    folder = importlib.resources.files(__package__) / _ADAPTER
-    if not all((folder / name).is_file() for name in _NEEDED):
+    """File name -> bytes of what decides scores in the adapter that this package carries
+    (`DECIDES_SCORES`); empty if it carries none."""
+    files = [_adapter_folder() / name for name in DECIDES_SCORES]
+    if not all(file.is_file() for file in files):
         return {}
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    return {file.name: file.read_bytes() for file in files}
+
+
+def _adapter_folder() -> Traversable:
+    """Where the adapter lies; no folder on disk where executors have this package as a zip."""
+    return importlib.resources.files(__package__) / "starter_adapter"
+
+
+def _shipped_card() -> str:
+    """The adapter's model card, or "" if there is none."""
+    card = _adapter_folder() / _CARD
+    return card.read_text("utf-8") if card.is_file() else ""
 
 
 def ensure(cache: Path | None = None) -> Path:
     """The starter model's folder: the base with the shipped adapter merged into its weights, or
-    where none is shipped the base.
+    where none is shipped the base. A card that changes later does not change it.
 
     As `ensure_base` in all else.
     """
@@ -97,7 +114,7 @@ def ensure(cache: Path | None = None) -> Path:
         with tempfile.TemporaryDirectory() as unpacked:
             for name, data in adapter.items():
                 (Path(unpacked) / name).write_bytes(data)
-            starter_assembly.merge(ensure_base(cache), Path(unpacked), folder)
+            starter_assembly.merge(ensure_base(cache), Path(unpacked), folder, _shipped_card())
 
     return _made(cache, content(STARTER), merge)
 

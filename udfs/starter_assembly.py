@@ -17,7 +17,7 @@ IMAGE_TOKENS = 64  # 16 x 16 patches of 14 px, each 2 x 2 of them joined by the 
 PROJECTOR_SEED = 0
 VISION_LAYERS = 9
 """Of DINOv2's 12 layers the first 9 are kept: their mean patch tells matching captions from others
-better than after 3, 6, 7, 8, 10, 11 or all 12 (figures in starter_adapter/README.md)."""
+better than after 3, 6, 7, 8, 10, 11 or all 12."""
 LANGUAGE_LAYERS = 10
 """Of SmolLM2's 30 layers the first 10 are kept: a third of the work in training and scoring. What
 the upper ones add, sharper next words, is not what a score is read from."""
@@ -99,8 +99,9 @@ def assemble(vision: Path, text: Path, folder: Path) -> None:
     (folder / "README.md").write_text(_card(_millions(model), None), encoding="utf-8")
 
 
-def merge(base: Path, adapter: Path, folder: Path) -> None:
-    """Write the base with an adapter merged into its weights as an ordinary model folder."""
+def merge(base: Path, adapter: Path, folder: Path, story: str) -> None:
+    """Write the base with an adapter merged into its weights as an ordinary model folder, whose
+    card tells `story`, the adapter's own card ("" if it has none), as well."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -111,8 +112,6 @@ def merge(base: Path, adapter: Path, folder: Path) -> None:
     merged.save_pretrained(folder)
     AutoProcessor.from_pretrained(base).save_pretrained(folder)
     prompts.save_prompt(prompts.load_prompt(adapter), folder)
-    told = adapter / "README.md"
-    story = told.read_text("utf-8") if told.is_file() else ""
     (folder / "README.md").write_text(_card(_millions(merged), story), encoding="utf-8")
 
 
