@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -161,6 +162,25 @@ def test_the_adapter_that_is_shipped_is_small_and_has_the_prompt_of_the_recipes(
     for name in ("starter_recipe.yaml", "reasons_recipe.yaml"):  # they may go on from the starter
         recipe = Recipe.model_validate(yaml.safe_load((conf / name).read_text()))
         assert recipe.prompt == prompts.load_prompt(SHIPPED)
+
+
+def test_the_card_is_a_page_and_tells_the_figures_that_were_measured() -> None:
+    def told(found: dict[str, float], digits: int) -> str:
+        value, low, high = (f"{found[name]:.{digits}f}" for name in ("value", "low", "high"))
+        return f"{value} [{low}, {high}]"
+
+    card = (SHIPPED / "README.md").read_text("utf-8")
+    assert len(card.splitlines()) <= 80
+    lines = " ".join(card.split())
+    for row in json.loads((SHIPPED / "evaluation.json").read_text("utf-8")):
+        digits = {"pearson": 2, "spearman": 2, "kendall": 2, "error": 1}
+        cells = [row["metric"], row["reading"], *(told(row[k], n) for k, n in digits.items())]
+        assert f"| {' | '.join(cells)} |" in lines
+        assert f"{row['n']} pairs ({row['images']} images)" in lines
+    matching = json.loads((SHIPPED / "matching.json").read_text("utf-8"))
+    assert f"{matching['first']:,} held-out captions" in lines
+    assert f"against {matching['second']:,} with another" in lines
+    assert f"AUC {told(matching['share'], 3)}" in lines
 
 
 def test_the_starter_tells_good_writing_from_bad() -> None:
