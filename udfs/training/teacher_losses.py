@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 REST = 0.1
 """Weight of the part of a number that is drawn, which tells next to nothing of the score: at full
-weight its noise is most of the gradient, and training of all layers stood still
-(udfs/starter_adapter/README.md)."""
+weight its noise is most of the gradient, and training of all layers stood still."""
 
 
 @dataclass
