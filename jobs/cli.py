@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from . import JOBS, __version__
-from .config import nearest
+from .core.settings import nearest
 
 _HELP = """\
 usage: mlm-filter <job> [--conf FILE] [--option value ...]

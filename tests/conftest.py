@@ -26,7 +26,7 @@ def spark() -> Iterator[SparkSession]:
         " -Dspark.python.daemon.module=tests.warm_daemon"
     )
     os.environ.setdefault("JDK_JAVA_OPTIONS", java)
-    from jobs.session import get_spark
+    from jobs.core.session import get_spark
 
     session, _ = get_spark("tests")
     yield session
@@ -48,8 +48,8 @@ def scoring_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def run_score(spark: SparkSession, scoring_model: str) -> tiny_pairs.Score:
     """The score job with `scoring_model`."""
-    from jobs import score
-    from jobs.score_config import ScoreConfig
+    from jobs.score import job as score
+    from jobs.score.settings import ScoreConfig
 
     def run(**options: Any) -> dict[str, Any]:
         return score.run(spark, ScoreConfig(**({"model": scoring_model} | options)))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from jobs import JOBS, __version__
-from jobs.config import parse
+from jobs.core.settings import parse
 
 CHECKOUT = Path(__file__).parent.parent
 COMMANDS = Path(sys.executable).parent
@@ -49,10 +49,10 @@ def test_the_rules_hold(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "line", "contract"),
     [
-        ("udfs/metrics.py", "from jobs import rules", "Imports go one way"),
-        ("udfs/metrics.py", "def f(): import pyspark.sql", "udfs/ is plain Python"),
-        ("jobs/rules.py", "def f(): import torch", "The driver knows no model library"),
-        ("jobs/rules.py", "def f(): from . import score", "Nothing imports a job"),
+        ("udfs/core/metrics.py", "from jobs import rules", "Imports go one way"),
+        ("udfs/core/metrics.py", "def f(): import pyspark.sql", "udfs/ is plain Python"),
+        ("jobs/rules/rule.py", "def f(): import torch", "The driver knows no model library"),
+        ("jobs/rules/rule.py", "def f(): from . import score", "Nothing imports a job"),
     ],
 )
 def test_each_contract_fires(copy: Path, module: str, line: str, contract: str) -> None:
@@ -63,7 +63,7 @@ def test_each_contract_fires(copy: Path, module: str, line: str, contract: str) 
 
 
 @pytest.mark.parametrize("line", ["import torch", "from transformers import AutoProcessor"])
-@pytest.mark.parametrize("module", ["udfs/metrics.py", "jobs/rules.py"])
+@pytest.mark.parametrize("module", ["udfs/core/metrics.py", "jobs/rules/rule.py"])
 def test_no_model_library_is_imported_by_a_module(copy: Path, module: str, line: str) -> None:
     with (copy / module).open("a") as source:
         source.write(f"\n\ndef allowed():\n    {line}\n\n")
@@ -81,7 +81,7 @@ def test_importing_the_rooms_loads_no_model_library() -> None:
         for path in sorted((CHECKOUT / room).glob("*.py"))
         if not path.stem.startswith("__")
     ]
-    assert {"jobs.score", "udfs.spark"} <= set(modules)
+    assert {"jobs.score.job", "udfs.spark"} <= set(modules)
     script = f"""
 import sys
 from importlib import import_module

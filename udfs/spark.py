@@ -24,13 +24,13 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas import functions
 
-from udfs import models
-from udfs.arrow_values import python_values
-from udfs.batching import PairScorer
-from udfs.metrics import METRIC_NAMES, METRICS
-from udfs.models import ModelConfig
-from udfs.results import Scored
-from udfs.stream import Meter, read_path, score_stream
+from udfs.core.arrow_values import python_values
+from udfs.core.metrics import METRIC_NAMES, METRICS
+from udfs.models import loading as models
+from udfs.models.loading import ModelConfig
+from udfs.scoring.batching import PairScorer
+from udfs.scoring.results import Scored
+from udfs.scoring.stream import Meter, read_path, score_stream
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from udfs.metrics import METRIC_NAMES
-from udfs.report import charts, words
-from udfs.report.pictures import Gallery
+from udfs.core.metrics import METRIC_NAMES
+from udfs.report import charts, text_format
+from udfs.report.thumbnails import Gallery
 
 MARK = "<!-- mlm-filter report -->"
 """The second line of every report: a file without it is somebody else's."""
 
 
 def render(figures: Mapping[str, Any], galleries: Sequence[Gallery] = ()) -> str:
-    """The page for `figures`, whose keys are those of jobs/report_figures.py.
+    """The page for `figures`, whose keys are those of jobs/report/figures.py.
 
     The figures are in it as they are, as JSON in `<script id="figures">`. Raises ImportError where
     the extra `report` is not installed.
@@ -33,11 +33,11 @@ def render(figures: Mapping[str, Any], galleries: Sequence[Gallery] = ()) -> str
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "number": words.number,
-        "share": words.share,
-        "score": words.score,
-        "edge": words.edge,
-        "cut": words.cut,
+        "number": text_format.number,
+        "share": text_format.share,
+        "score": text_format.score,
+        "edge": text_format.edge,
+        "cut": text_format.cut,
         "source": _data_url,
     }
     specifications = {
@@ -57,7 +57,7 @@ def render(figures: Mapping[str, Any], galleries: Sequence[Gallery] = ()) -> str
         charts_json=inert_json(specifications),
         galleries=galleries,
         names=METRIC_NAMES,
-        parts=words.parts,
+        parts=text_format.parts,
         steps=_funnel(figures),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from udfs import images
+from udfs.inputs import images
 
 
 def size(data: bytes | None) -> tuple[int, int]:
@@ -10,7 +10,7 @@ def size(data: bytes | None) -> tuple[int, int]:
 
     As stored: a camera's note to turn the picture (EXIF) is not followed, as in DataComp's
     `original_width`; the shorter side and the aspect are the same either way. Raises ImageError for
-    what is no image of a format and size that `udfs.images` decodes. A file that is cut off behind
+    what is no image of a format and size that `udfs.inputs.images` decodes. A file that is cut off behind
     its header has a size.
     """
     with images.opened(data) as image:

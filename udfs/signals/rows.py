@@ -13,11 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from udfs import captions, images
-from udfs.batching import one_line
-from udfs.results import BAD_IMAGE, EMPTY_CAPTION, OK
+from udfs.inputs import captions, images
+from udfs.scoring.batching import one_line
+from udfs.scoring.results import BAD_IMAGE, EMPTY_CAPTION, OK
+from udfs.scoring.stream import read_path
 from udfs.signals import image_size, language, perceptual, shingles, text_in_image
-from udfs.stream import read_path
 
 SIGNAL_ERROR = "signal_error"
 STATUSES = (OK, BAD_IMAGE, EMPTY_CAPTION, SIGNAL_ERROR)

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from udfs import captions
+from udfs.inputs import captions
 
 if TYPE_CHECKING:
     from PIL.Image import Image

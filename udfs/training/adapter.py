@@ -1,7 +1,7 @@
 """Base model in, student out; student in, adapter folder or whole model folder out.
 
 An adapter folder is what `peft` writes: low-rank weights and the projector in one safetensors file,
-beside the prompt with which it was trained (`udfs.prompts`). `udfs.models` scores with either kind.
+beside the prompt with which it was trained (`udfs.scoring.prompts`). `udfs.models.loading` scores with either kind.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from udfs import prompts, template
+from udfs.scoring import chat_template, prompts
 from udfs.training.recipe import Recipe
 from udfs.training.student import LINEAR, PROJECTOR, Student
 
@@ -46,7 +46,7 @@ def student(
         )
     torch.nn.Module.to(model, device)
     return Student(
-        adapted(model, recipe), processor, template.build(processor, recipe.prompt), recipe
+        adapted(model, recipe), processor, chat_template.build(processor, recipe.prompt), recipe
     )
 
 

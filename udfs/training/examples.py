@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from udfs.metrics import METRICS
+from udfs.core.metrics import METRICS
 
 PAIRS = "pairs.parquet"
 INSTRUCTIONS = "instructions.parquet"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from udfs import images
+from udfs.inputs import images
 from udfs.training.image_views import views
 from udfs.training.student import PROJECTOR, Student
 

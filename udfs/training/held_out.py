@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from udfs.agreement import agreement
-from udfs.batching import PairScorer
-from udfs.metrics import ITM, METRICS
-from udfs.ranking import auc
+from udfs.agreement.correlation import agreement
+from udfs.agreement.ranking import auc
+from udfs.core.metrics import ITM, METRICS
+from udfs.scoring.batching import PairScorer
 from udfs.training import sampling
 from udfs.training.examples import Examples
 
@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 def agreements(scorer: PairScorer, held_out: Examples, say: Say) -> list[dict[str, Any]]:
     """Scores of pairs that the teacher scored as well: one row a metric and reading (expectation,
-    mode), as `udfs.agreement` gives it, with 95 % intervals by image."""
+    mode), as `udfs.agreement.correlation` gives it, with 95 % intervals by image."""
     if not held_out.scored:
         return []
     pairs = [(pair.image, pair.caption) for pair in held_out.scored]
@@ -45,7 +45,7 @@ def agreements(scorer: PairScorer, held_out: Examples, say: Say) -> list[dict[st
 
 def matching(scorer: PairScorer, held_out: Examples, say: Say) -> dict[str, Any]:
     """How likely an image's own caption gets more ITM (its mean) than one of another image, over
-    all pairs of both kinds: the area under the curve, as `udfs.ranking.auc` gives it. Empty where
+    all pairs of both kinds: the area under the curve, as `udfs.agreement.ranking.auc` gives it. Empty where
     there is none. Chance in what is asked comes from the uids alone."""
     pairs, own = drawn(held_out)
     if own.all():

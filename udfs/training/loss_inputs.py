@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from udfs import captions
+from udfs.inputs import captions
 from udfs.training import sampling
 from udfs.training.examples import Examples
 from udfs.training.recipe import Recipe, Stage

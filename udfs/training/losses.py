@@ -9,7 +9,7 @@ from udfs.training.number_probabilities import begun, expectation, soft_targets
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from udfs.number_tree import NumberTree
+    from udfs.scoring.number_tree import NumberTree
 
 
 def score_loss(log_p: Tensor, scores: Tensor, spread: float, distance: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The read-out of scores as in `udfs.readout`, in torch and differentiable."""
+"""The read-out of scores as in `udfs.scoring.readout`, in torch and differentiable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from udfs.number_tree import NUMBERS, NumberTree
+from udfs.scoring.number_tree import NUMBERS, NumberTree
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch  # noqa: TID253 - as in objective.py
 
-from udfs.metrics import CTQ, ITM, ODF
+from udfs.core.metrics import CTQ, ITM, ODF
 from udfs.training import losses, teacher_losses
 from udfs.training.loss_inputs import Inputs
 from udfs.training.read_positions import Reads

@@ -19,7 +19,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from udfs.prompts import Prompt
+from udfs.scoring.prompts import Prompt
 
 Style = Literal["rationalization", "chain_of_thought"]
 """As `prompts.STYLES`."""

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from udfs.metrics import METRIC_NAMES, METRICS
-from udfs.resampling import Estimate
+from udfs.agreement.resampling import Estimate
+from udfs.core.metrics import METRIC_NAMES, METRICS
 from udfs.training import losses_plot, sampling
 from udfs.training.examples import Examples
 from udfs.training.recipe import Recipe

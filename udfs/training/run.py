@@ -169,7 +169,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Save, score the held-out pairs with what was saved, write the model card; the folder appears
     whole."""
-    from udfs import models
+    from udfs.models import loading as models
     from udfs.training import held_out, report
 
     output = Path(settings.output)

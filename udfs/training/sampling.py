@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from udfs.metrics import METRICS
+from udfs.core.metrics import METRICS
 from udfs.training.altered_captions import altered
 from udfs.training.examples import Examples
 from udfs.training.garbled_captions import garbled

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from udfs.template import Template
+from udfs.scoring.chat_template import Template
 from udfs.training import length_batches
 from udfs.training.recipe import Recipe
 from udfs.training.token_tree import ROOT, TokenTree
@@ -46,7 +46,7 @@ class Student:
     """A base model made ready to learn.
 
     `model` is an image-text-to-text model with a projector (LLaVA, InternVL and their like),
-    `template` what `udfs.template.build` made of its processor and the recipe's prompt.
+    `template` what `udfs.scoring.chat_template.build` made of its processor and the recipe's prompt.
     """
 
     def __init__(self, model: Any, processor: Any, template: Template, recipe: Recipe) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch  # noqa: TID253 - as in objective.py
 
-from udfs.prompts import CHAIN_OF_THOUGHT
+from udfs.scoring.prompts import CHAIN_OF_THOUGHT
 from udfs.training import losses, sampling
 from udfs.training.loss_inputs import Inputs
 from udfs.training.number_probabilities import (

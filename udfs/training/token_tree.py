@@ -2,7 +2,7 @@
 
 Each token sees itself and its ancestors, and stands at the position of its depth. So a branch
 (image, caption, question, number) is computed exactly as if it stood alone, as in scoring
-(`udfs.packing`), while what branches share, the image above all, is computed once.
+(`udfs.scoring.packing`), while what branches share, the image above all, is computed once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from udfs.number_tree import NumberTree
+from udfs.scoring.number_tree import NumberTree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

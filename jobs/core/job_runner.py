@@ -1,0 +1,115 @@
+"""What every job does around its work: settings, session, errors, one line of JSON at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from .errors import UsageError as UsageError  # jobs say `from .job import UsageError`
+from .errors import first_line
+from .settings import C, parse
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes."""
+
+# Spark's and Delta's names for "you named something that is not there".
+_NOT_THERE = (
+    "TABLE_OR_VIEW_NOT_FOUND",
+    "PATH_NOT_FOUND",
+    "SCHEMA_NOT_FOUND",
+    "CATALOG_NOT_FOUND",
+    "DELTA_TABLE_NOT_FOUND",
+    "DELTA_MISSING_DELTA_TABLE",
+    "DELTA_PATH_DOES_NOT_EXIST",
+)
+
+
+def main(
+    name: str,
+    config_type: type[C],
+    body: Callable[[SparkSession, C], dict[str, Any]],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run a job as a program and return its exit code: 0, 1 (failed) or 2 (bad usage or input).
+
+    The last line on stdout is JSON: `job`, `status` (ok, failed, usage_error), `run_id`, what
+    `body` returns, `seconds`. Everything for people goes to stderr. A session that was there
+    before is used and left alone.
+    """
+    started = time.monotonic()
+    outcome: dict[str, Any] = {}
+    debug = os.environ.get("MLM_FILTER_DEBUG", "") not in ("", "0")
+    spark, ours = None, False
+    try:
+        config = parse(config_type, argv, name)
+        if config.debug:
+            debug = True
+            os.environ["MLM_FILTER_DEBUG"] = "1"
+        # Only now: neither --help nor a mistyped option waits for Spark.
+        from .session import get_spark
+
+        spark, ours = get_spark(f"mlm-filter {name}")
+        outcome = body(spark, config)
+        code = OK
+    except SystemExit as stop:  # --help
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        code, outcome = INTERRUPTED, {"error": "interrupted"}
+        say(f"mlm-filter {name}: interrupted")
+    except UsageError as error:
+        code, outcome = USAGE, {"error": str(error)}
+        say(f"mlm-filter {name}: {error}")
+    except Exception as error:
+        code, outcome = _failure(error)
+        say(f"mlm-filter {name}: {outcome['error']}")
+        if debug:
+            traceback.print_exc()
+        elif code == FAILED:
+            say("(--debug prints the full trace)")
+    finally:
+        if spark is not None and ours:
+            spark.stop()
+    status = {OK: "ok", USAGE: "usage_error"}.get(code, "failed")
+    seconds = round(time.monotonic() - started, 1)
+    line = {"job": name, "status": status, "run_id": new_run_id()} | outcome | {"seconds": seconds}
+    print(json.dumps(_plain(line)), flush=True)
+    return code
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal: stdout is kept for the line of JSON."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def new_run_id() -> str:
+    """A name for one run of a job that sorts by time, e.g. `20250131T235959Z-5f3a9c21`."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
+def _failure(error: Exception) -> tuple[int, dict[str, Any]]:
+    """Exit code and text of an unforeseen error."""
+    condition = getattr(error, "getCondition", lambda: None)() or ""
+    code = USAGE if condition.startswith(_NOT_THERE) else FAILED
+    return code, {"error": first_line(error)}
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON knows it: no NaN, no infinity, no types of Spark, numpy or pydantic."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,0 +1,44 @@
+"""Progress on the terminal: rows done, rows a second, time left."""
+
+from __future__ import annotations
+
+import time
+
+from .job_runner import say
+
+
+class Progress:
+    """Counts rows of work that takes a while; `total` may be an estimate."""
+
+    def __init__(self, total: int, what: str = "rows") -> None:
+        self.total = total
+        self.what = what
+        self.done = 0
+        self.started = time.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Rows a second so far."""
+        return self.done / max(time.monotonic() - self.started, 1e-9)
+
+    def add(self, rows: int) -> None:
+        """Count `rows` more and print a line."""
+        self.done += rows
+        left = max(self.total - self.done, 0) / self.rate if self.done else float("inf")
+        share = 100 * self.done // max(self.total, 1)
+        say(
+            f"  {self.done:,} of {self.total:,} {self.what} ({share} %)"
+            f"  {self.rate:,.1f} rows/s  {duration(left)} left"
+        )
+
+
+def duration(seconds: float) -> str:
+    """`2 h 05 min`, `3 min 20 s`, `12 s`."""
+    if seconds == float("inf"):
+        return "unknown time"
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes, seconds_left = divmod(rest, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds_left:02d} s" if minutes else f"{seconds_left} s"

@@ -1,0 +1,186 @@
+"""The Spark session of a job: the one that is there, else a local one that reads and writes Delta.
+
+Environment variables for the local session: MLM_FILTER_MASTER (default local[*]),
+MLM_FILTER_DRIVER_MEMORY (default half of the machine's memory, at most 4g), MLM_FILTER_CACHE.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyspark
+from pyspark.errors import PySparkRuntimeError
+from pyspark.sql import SparkSession
+
+from udfs.core.file_locks import lock
+from udfs.starter.model import cache_folder
+
+from . import java
+from .errors import UsageError
+
+# Set where somebody else (spark-submit, Databricks, Spark Connect) decides how sessions are made.
+_MANAGED = (
+    "PYSPARK_GATEWAY_PORT",
+    "DATABRICKS_RUNTIME_VERSION",
+    "SPARK_REMOTE",
+    "SPARK_CONNECT_MODE_ENABLED",
+)
+
+_LOCAL = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.databricks.delta.snapshotPartitions": "2",  # else 50 tasks to read a tiny table
+    "spark.sql.shuffle.partitions": "4",
+    # Adaptive execution begins with more and merges small ones: large shuffles stay in memory.
+    "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "32",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.catalogImplementation": "in-memory",  # no Derby files in the working directory
+    # Rows carry images: a batch of Spark's usual size would be hundreds of MB in several buffers.
+    "spark.sql.parquet.columnarReaderBatchSize": "256",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
+    "spark.sql.execution.arrow.maxBytesPerBatch": "32m",
+    # With columnar input, Python UDFs ignore the limit in bytes (Spark 4.2).
+    "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled": "false",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+}
+
+# What fails a job reaches the driver as an exception; Spark's own account of it is two screens.
+# The gateway's level is what PySpark sets the root logger to, with a message, where they differ.
+_LOG4J = """
+rootLogger.level = {level}
+rootLogger.appenderRef.stderr.ref = stderr
+logger.gateway.name = org.apache.spark.api.python.PythonGatewayServer
+logger.gateway.level = {level}
+appender.stderr.type = Console
+appender.stderr.name = stderr
+appender.stderr.target = SYSTEM_ERR
+appender.stderr.layout.type = PatternLayout
+appender.stderr.layout.pattern = %d{{HH:mm:ss}} %p %c{{1}}: %m%n%ex
+"""
+
+# Runs in a process of its own, so that the resolver's two pages of output can be left out.
+_RESOLVE = """
+from delta import configure_spark_with_delta_pip
+from pyspark.sql import SparkSession
+builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+print(configure_spark_with_delta_pip(builder).getOrCreate().conf.get("spark.jars"))
+"""
+
+
+def get_spark(app: str) -> tuple[SparkSession, bool]:
+    """The Spark session to work in, and whether it was made here (and is then ours to stop).
+
+    Raises UsageError where a local session is needed and there is no Java for it.
+    """
+    try:
+        return SparkSession.active(), False
+    except PySparkRuntimeError:
+        pass
+    if any(os.environ.get(name) for name in _MANAGED):
+        return SparkSession.builder.appName(app).getOrCreate(), False
+    return _local_session(app), True
+
+
+def _local_session(app: str) -> SparkSession:
+    home = java.home()
+    if home is None:
+        raise UsageError(java.HOW_TO_INSTALL)
+    os.environ["JAVA_HOME"] = str(home)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    scratch = Path(tempfile.mkdtemp(prefix="mlm-filter-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    log4j = scratch / "log4j2.properties"
+    log4j.write_text(_LOG4J.format(level="warn" if _debug() else "off"))
+
+    builder = SparkSession.builder.appName(app)
+    builder = builder.master(os.environ.get("MLM_FILTER_MASTER", "local[*]"))
+    settings = _LOCAL | {
+        "spark.jars": ",".join(path.as_uri() for path in _delta_jars()),
+        "spark.driver.memory": os.environ.get("MLM_FILTER_DRIVER_MEMORY") or _driver_memory(),
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()}",
+        "spark.sql.warehouse.dir": (scratch / "warehouse").as_uri(),
+        "spark.executorEnv.PYTHONPATH": _python_path(),
+    }
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def _debug() -> bool:
+    return os.environ.get("MLM_FILTER_DEBUG", "") not in ("", "0")
+
+
+def _python_path() -> str:
+    """The folder of `udfs` where it runs from a checkout, for the Python workers."""
+    spec = find_spec("udfs")
+    roots = [Path(place).parent for place in (spec and spec.submodule_search_locations) or ()]
+    installed = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+    return os.pathsep.join(str(root) for root in roots if root not in installed)
+
+
+def _driver_memory() -> str:
+    megabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            megabytes = min(megabytes, int(Path(limit).read_text()) >> 20)
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return f"{max(1024, min(4096, megabytes // 2))}m"
+
+
+def _delta_jars() -> list[Path]:
+    """Delta Lake's JARs: downloaded the first time, later found by a list in the cache folder."""
+    name = f"delta-jars-{version('delta-spark')}-spark-{pyspark.__version__}.txt"
+    known = cache_folder() / name
+    jars = _listed(known)
+    if jars:
+        return jars
+    # Two processes that fill Ivy's cache at once spoil each other's download.
+    with lock(known.with_suffix(".lock")):
+        jars = _listed(known)
+        if not jars:
+            jars = _download_jars()
+            known.write_text("\n".join(map(str, jars)))
+    return jars
+
+
+def _listed(known: Path) -> list[Path]:
+    """The JARs of a list, none where it or one of them is missing."""
+    jars = [Path(line) for line in known.read_text().splitlines()] if known.is_file() else []
+    return jars if all(jar.is_file() for jar in jars) else []
+
+
+def _download_jars() -> list[Path]:
+    print("Downloading Delta Lake for Spark (once, about 40 s) ...", file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, "-c", _RESOLVE], capture_output=True, text=True)
+    if done.returncode:
+        raise UsageError(f"cannot download Delta Lake's JARs (Maven): {_reason(done.stderr)}")
+    found = done.stdout.strip().splitlines()[-1].split(",")
+    jars = [Path(uri.removeprefix("file://")) for uri in found]
+    # What Spark ships itself, and newer, is left out.
+    shipped = {_artifact(jar.name) for jar in Path(pyspark.__path__[0], "jars").glob("*.jar")}
+    return [jar for jar in jars if _artifact(jar.name.partition("_")[2]) not in shipped]
+
+
+def _artifact(jar: str) -> str:
+    """`jts-core` of `jts-core-1.20.0.jar`."""
+    return jar.rpartition("-")[0]
+
+
+def _reason(log: str) -> str:
+    problems = [line for line in log.splitlines() if "unresolved dependency" in line.lower()]
+    lines = problems or [line for line in log.splitlines() if line.strip()] or ["no message"]
+    return lines[-1].rpartition("Exception: ")[2].strip()

@@ -1,0 +1,251 @@
+"""Settings of a job: a frozen pydantic model is its command line, its YAML keys and its defaults.
+
+    class ScoreConfig(JobConfig):
+        pairs: str = Field(description="pairs table: a path or catalog.schema.table")
+
+    parse(ScoreConfig, ["--pairs", "P", "--limit", "5"], "score")
+
+Where a key is set twice, the command line wins over the YAML file (`--conf`), and that over the
+default. Nothing is guessed: an unknown key or option is an error that names the nearest right one.
+"""
+
+import argparse
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from .. import JOBS
+from .errors import UsageError
+
+C = TypeVar("C", bound="JobConfig")
+
+
+class JobConfig(BaseModel):
+    """Settings that every job has; a job's own model adds to them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    limit: int | None = Field(default=None, ge=1, description="take at most so many rows")
+    dry_run: bool = Field(default=False, description="show what would be done; write nothing")
+    debug: bool = Field(default=False, description="print the full trace of a failure")
+
+
+def conf_file(name: str) -> Traversable:
+    """A file of `conf/`, in a checkout as well as in an installed wheel or a zip."""
+    # Beside the jobs in every case; an editable install maps the two packages one by one, so that
+    # only the folder of this one is sure to be found.
+    return typing.cast(Path, files(__package__)).parent / "conf" / name
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The one of `names` that `name` was probably meant to be, or an empty string."""
+    folded = {n.lower(): n for n in names}
+    found = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    return folded[found[0]] if found else ""
+
+
+def parse(config_type: type[C], argv: Sequence[str] | None = None, job: str = "") -> C:
+    """Read the command line (and the file that `--conf` names) into a frozen config.
+
+    Raises UsageError for anything unknown, missing or out of range; SystemExit(0) after `--help`.
+    """
+    parser = _parser(config_type, job)
+    given, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    if unknown:
+        options = [_option(key) for key in config_type.model_fields] + ["--conf", "--help"]
+        stray = next((word for word in unknown if word.startswith("-")), unknown[0])
+        what = "option" if stray.startswith("-") else "argument"
+        raise _unknown("", what, stray.split("=")[0], options)
+    from_command_line = vars(given)
+    path = from_command_line.pop("conf", None)
+    lines: dict[str, int] = {}
+    values: dict[str, Any] = {}
+    if path is not None:
+        values, lines = _read_yaml(Path(path), config_type, job)
+    values |= from_command_line
+    where = {
+        key: f"{path} line {line}: {key}"
+        for key, line in lines.items()
+        if key not in from_command_line
+    }
+    try:
+        return config_type.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_explain(error, config_type, where)) from None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message.removeprefix("argument "))
+
+
+def _parser(config_type: type[JobConfig], job: str) -> argparse.ArgumentParser:
+    about = (config_type.__doc__ or "").strip().split("\n\n")[0]
+    parser = _Parser(prog=f"mlm-filter {job}".strip(), description=about, allow_abbrev=False)
+    parser.add_argument(
+        "--conf", metavar="FILE", default=argparse.SUPPRESS, help="YAML file with these settings"
+    )
+    required = parser.add_argument_group("required")
+    common = JobConfig.model_fields
+    for key in sorted(config_type.model_fields, key=lambda key: key in common):
+        field = config_type.model_fields[key]
+        group = required if field.is_required() else parser
+        _add_option(group, key, field)
+    return parser
+
+
+def _add_option(group: "argparse._ActionsContainer", key: str, field: FieldInfo) -> None:
+    kind = _plain_type(field.annotation)
+    text = (field.description or "").replace("%", "%%") + _default_text(field)
+    common: dict[str, Any] = {"dest": key, "default": argparse.SUPPRESS, "help": text}
+    if kind is bool:
+        group.add_argument(_option(key), action=argparse.BooleanOptionalAction, **common)
+        return
+    if _is_list(kind):
+        common |= {"action": "append", "metavar": _metavar(_item_type(kind))}
+    else:
+        common |= {"metavar": _metavar(kind)}
+    group.add_argument(_option(key), **common)
+
+
+def _option(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def _plain_type(annotation: Any) -> Any:
+    """`X` for `X | None`, else the annotation itself."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        members = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+        return members[0] if len(members) == 1 else annotation
+    return annotation
+
+
+def _is_list(kind: Any) -> bool:
+    return typing.get_origin(kind) in (list, tuple, set, frozenset)
+
+
+def _item_type(kind: Any) -> Any:
+    arguments = typing.get_args(kind)
+    return arguments[0] if arguments else str
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return _plain_type(field.annotation) in (SecretStr, SecretBytes)
+
+
+def _metavar(kind: Any) -> str:
+    if typing.get_origin(kind) is typing.Literal:
+        return "{" + ",".join(str(value) for value in typing.get_args(kind)) + "}"
+    return {int: "N", float: "X"}.get(kind, "TEXT")
+
+
+def _default_text(field: FieldInfo) -> str:
+    if field.is_required() or _is_secret(field):
+        return ""
+    default = field.get_default(call_default_factory=True)
+    if default is None or default is False or default == "" or default == [] or default == ():
+        return ""
+    shown = ", ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+    if default is True:
+        shown = "on"
+    return f" (default: {shown})".replace("%", "%%")
+
+
+def _unknown(place: str, what: str, name: str, names: Sequence[str]) -> UsageError:
+    guess = nearest(name, names)
+    hint = f"did you mean {guess}?" if guess else "--help lists what there is"
+    return UsageError(f"{place}unknown {what} {name}; {hint}")
+
+
+def _read_yaml(
+    path: Path, config_type: type[JobConfig], job: str
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """The settings of one job in a YAML file, and the line on which each of them stands."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except FileNotFoundError:
+        raise UsageError(f"--conf: there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--conf: cannot read {path}: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise UsageError(f"{path}{at}: {problem}") from None
+    if data is None:
+        return {}, {}
+    if not isinstance(node, yaml.MappingNode):
+        raise UsageError(f"{path}: expected `key: value` lines, or a section for each job")
+    sections = [key for key, value in data.items() if key in JOBS and isinstance(value, Mapping)]
+    if sections:
+        return _section(path, node, data, config_type, job)
+    return _settings(path, node, data, config_type)
+
+
+def _section(
+    path: Path, node: yaml.MappingNode, data: dict[Any, Any], config_type: type[JobConfig], job: str
+) -> tuple[dict[str, Any], dict[str, int]]:
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        if key_node.value not in JOBS:
+            raise _unknown(f"{path} line {line}: ", "section", key_node.value, tuple(JOBS))
+        if data[key_node.value] is not None and not isinstance(value_node, yaml.MappingNode):
+            raise UsageError(f"{path} line {line}: {key_node.value} must hold `key: value` lines")
+    if job not in data:
+        raise UsageError(f"{path}: no section {job!r}; it has {', '.join(map(str, data))}")
+    if data[job] is None:
+        return {}, {}
+    inner = next(value for key, value in node.value if key.value == job)
+    return _settings(path, inner, data[job], config_type)
+
+
+def _settings(
+    path: Path, node: yaml.MappingNode, data: dict[Any, Any], config_type: type[JobConfig]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    fields = config_type.model_fields
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    for key_node, _ in node.value:
+        key, line = str(key_node.value).replace("-", "_"), key_node.start_mark.line + 1
+        if key not in fields:
+            raise _unknown(f"{path} line {line}: ", "key", key, tuple(fields))
+        if key in values:
+            raise UsageError(f"{path} line {line}: {key} is set twice")
+        is_list = _is_list(_plain_type(fields[key].annotation))
+        value = data[key_node.value]
+        values[key] = [value] if is_list and isinstance(value, str | int | float) else value
+        lines[key] = line
+    return values, lines
+
+
+def _explain(error: ValidationError, config_type: type[JobConfig], where: dict[str, str]) -> str:
+    """One line for the first three things that are wrong."""
+    problems = []
+    for item in error.errors(include_url=False)[:3]:
+        key = str(item["loc"][0]) if item["loc"] else ""
+        field = config_type.model_fields.get(key)
+        place = where.get(key, _option(key) if key else "")
+        if field is None:
+            problems.append(item["msg"].removeprefix("Value error, "))
+        elif item["type"] == "missing":
+            problems.append(f"missing {_option(key)} ({field.description or 'required'})")
+        else:
+            value = "the value given" if _is_secret(field) else repr(item["input"])
+            problems.append(f"{place}: {value} is not allowed: {_allowed(item['msg'])}")
+    return "; ".join(problems)
+
+
+def _allowed(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should", "it should")

@@ -1,0 +1,75 @@
+"""The kept uids as DataComp's resharder takes them: sorted by Spark, written by the driver.
+
+A uid is 16 bytes on its whole way: no list of them is ever held in memory, and none is a Python
+object. Partitions come to the driver one after the other, so that only its disk has to be named.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from udfs.outputs.uid_file import UidWriter, is_uid_file, packed
+
+from ..core.errors import UsageError
+from .storage_paths import settings
+
+ROWS = 1_000_000
+"""So many uids make a partition: 16 MB of the file."""
+
+# Narrow rows: larger batches than those that are for images.
+_NARROW = {
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
+    "spark.sql.parquet.columnarReaderBatchSize": "4096",
+}
+_DIGITS = 32
+
+
+def check_place(path: Path) -> None:
+    """Raise UsageError where no uid file may be written."""
+    if path.is_dir():
+        raise UsageError(f"--output {path} is a folder: name a file, such as {path / 'uids.npy'}")
+    if path.exists() and not is_uid_file(path):
+        raise UsageError(f"--output {path} is a file of another kind, which would be replaced")
+
+
+def counted(kept: DataFrame) -> tuple[int, int]:
+    """Rows of `kept_uids`, and the sum of their repetitions.
+
+    Raises:
+        UsageError: uids that are no 128-bit numbers; it shows some.
+    """
+    uid = F.col("uid")
+    number = (F.octet_length(uid) == _DIGITS) & F.unhex(uid).isNotNull()
+    other = ~F.coalesce(number, F.lit(False))
+    row = kept.agg(
+        F.count("*"), F.coalesce(F.sum("repetitions"), F.lit(0)), F.count_if(other)
+    ).first()
+    assert row is not None
+    rows, repetitions, others = map(int, row)
+    if others:
+        some = [repr(found[0]) for found in kept.where(other).select(uid).limit(3).collect()]
+        raise UsageError(
+            f"{others:,} of {rows:,} kept uids are not {_DIGITS} hexadecimal digits, as DataComp's"
+            f" are: {', '.join(some)}{' ...' if others > len(some) else ''}"
+        )
+    return rows, repetitions
+
+
+def write(kept: DataFrame, rows: int, path: Path) -> dict[str, Any]:
+    """Write the uid file; a uid of several kept rows counts once, with the most repetitions."""
+    keys = kept.select(F.unhex("uid").alias("key"), "repetitions")
+    # Spark compares binary values byte by byte, unsigned: the order of 128-bit numbers. Rows of one
+    # key are in one partition.
+    ordered = keys.repartitionByRange(max(1, -(-rows // ROWS)), "key")
+    ordered = ordered.sortWithinPartitions("key", F.desc("repetitions"))
+    with settings(kept.sparkSession, _NARROW):
+        pieces = ordered.mapInArrow(packed, "uids binary")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with UidWriter(path) as uids:
+            for piece in pieces.toLocalIterator(prefetchPartitions=True):
+                uids.write(piece[0])
+    return {"uids": uids.rows, "bytes": path.stat().st_size}

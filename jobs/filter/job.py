@@ -1,0 +1,232 @@
+"""Keep the best pairs by rules over their scores: scores -> selection (-> filtered pairs).
+
+    mlm-filter filter --scores S --selection SEL --rule "itm >= 66" --rule "top 30% of odf"
+    mlm-filter filter --scores S --selection SEL --rule "itm >= 66" --pairs P --output FILTERED
+    mlm-filter filter --scores S --signals clip=CLIP --what-if "a: itm >= 66" \
+                      --what-if "b: top 30% of 0.6*rank(itm) + 0.4*rank(clip_score)"
+
+The selection has one row for each row of the scores table, with what each rule said about it;
+``rules/rule.py`` gives the language, ``rules/apply.py`` its exact meaning, ``filter/joined_signals.py`` what
+can be joined. Filtered pairs are the rows of the pairs table that are kept, each once, with their
+scores. A rerun replaces both tables. With `--what-if` rules are compared, and nothing is written.
+"""
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from udfs.core.metrics import METRICS
+
+from ..core import job_runner
+from ..core.errors import UsageError
+from ..rules.apply import answer, judge
+from ..rules.column_types import SCORES, Place
+from ..rules.rule import Repetition, Rule, global_parts, signals
+from ..rules.syntax_tree import AllOf, AnyOf
+from ..tables import delta
+from ..tables.delta import PAIRS_KEYS, quoted
+from ..tables.filtered_pairs import write_filtered
+from ..tables.pairs import with_keys
+from ..tables.scores import KEYS
+from . import joined_signals, what_if
+from .joined_signals import SignalTable
+from .selection import count_fates, funnel, selection_of, thresholds
+from .settings import FilterConfig as FilterConfig
+
+_NEEDED = (*KEYS, "scorer", *METRICS, "status", "reason", "scored_at")
+
+
+_WRITTEN = ("uid", "keep", "first_failed_rule")
+
+
+def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
+    """Judge every row of the scores table; write the selection and the filtered pairs."""
+    version = delta.version(spark, config.scores)  # several passes must see the same rows
+    scores = delta.read(spark, config.scores, version)
+    _require(config.scores, scores, _NEEDED, "a scores table")
+    pairs = _latest(spark, config.pairs) if config.pairs else None
+    keyed = None if pairs is None else _keyed(pairs, config)
+    joins = [joined_signals.load(spark, source, scores.columns) for source in config.sources()]
+    if keyed is not None and config.pairs:
+        joins.append(joined_signals.of_pairs(keyed, config.pairs))
+    rules, repetitions = bind(config, scores, joins)
+    for ref, columns in ((config.selection, _WRITTEN), (config.output, METRICS)):
+        if ref and not config.what_if:
+            _check_replaceable(spark, ref, columns)
+    scorer = choose_scorer(scores, config.scores, config.scorer)
+    summary: dict[str, Any] = {"scores": config.scores, "scores_version": version, "scorer": scorer}
+
+    with ExitStack() as held:
+        of_scorer = scores.where(F.col("scorer").eqNullSafe(F.lit(scorer)))
+        own = _own(of_scorer, [*rules, *repetitions])
+        frame, summary["signals"] = _with_signals(own, joins, [*rules, *repetitions], held)
+        for line in joined_signals.shown(summary["signals"]):
+            job_runner.say(line)
+        frame, answers = answer(frame, [*rules, *repetitions], own)
+        held.callback(answers.release)
+        summary["thresholds"] = thresholds(rules, answers)
+        if config.what_if:
+            found = what_if.compared(rules, what_if.regions(frame, rules, answers))
+            job_runner.say("\n".join(what_if.told(found)))
+            return summary | {"what_if": found}
+        judged = judge(frame, rules, answers, config.combine, repetitions)
+        selection = selection_of(judged, [*rules, *repetitions])
+        if config.selection and not config.dry_run:
+            delta.overwrite(selection, config.selection, skipping=PAIRS_KEYS)
+            selection = _latest(spark, config.selection)
+        summary |= count_fates(selection, rules)
+    job_runner.say(
+        "\n".join(funnel(summary, config.combine)) + (": dry run" if config.dry_run else "")
+    )
+    if config.dry_run:
+        return summary | {"dry_run": True}
+    summary["selection"] = config.selection
+    if pairs is not None and keyed is not None and config.output:
+        times = bool(repetitions)
+        kept, output = summary["kept"], config.output
+        written = write_filtered(keyed, pairs.columns, selection, kept, output, times)
+        without = kept - written
+        lost = f"; {without:,} kept rows are not in {config.pairs} (any more)" if without else ""
+        job_runner.say(f"{output}: {written:,} pairs{lost}")
+        summary |= {"output": output, "output_rows": written, "kept_without_pair": without}
+    return summary
+
+
+def bind(
+    config: FilterConfig, scores: DataFrame, joins: Sequence[SignalTable]
+) -> tuple[list[Rule], list[Repetition]]:
+    """The rules of a run, or those to compare, and the repetitions, on the tables' columns.
+
+    With `--what-if`, the rules proper count as one more, called `rules`.
+
+    Raises:
+        UsageError: a rule names a column that is not there, or does not fit where it stands.
+    """
+    places = joined_signals.places_of(scores, SCORES)
+    places += [place for join in joins for place in join.places]
+    if config.scorer is not None:
+        scores = scores.where(F.col("scorer") == config.scorer)
+    frames = {SCORES: scores} | {join.source.name: join.frame for join in joins}
+
+    def filled(candidates: Sequence[Place]) -> list[Place]:
+        counts = [frames[p.table].agg(F.count(quoted(p.name))).collect() for p in candidates]
+        return [p for p, ((count,),) in zip(candidates, counts, strict=True) if count]
+
+    rules = [rule.on_columns(places, filled) for rule in config.parsed_rules()]
+    repetitions = [each.on_columns(places, filled) for each in config.parsed_repetitions()]
+    if config.what_if:
+        compared = [rule.on_columns(places, filled) for rule in config.parsed_what_ifs()]
+        if rules and all(rule.name != "rules" for rule in compared):
+            conditions = tuple(rule.condition for rule in rules)
+            whole = AllOf(conditions) if config.combine == "and" else AnyOf(conditions)
+            compared.append(Rule("rules", whole if len(rules) > 1 else conditions[0], ""))
+        return compared, []
+    return rules, repetitions
+
+
+def _own(scores: DataFrame, rules: Sequence[Rule | Repetition]) -> DataFrame:
+    """The scores' own columns that are needed."""
+    used = signals([tree for rule in rules for tree in rule.trees()])
+    own = [signal.name for signal in used if signal.table is None]
+    names = [*KEYS, "scorer", "status", "reason", *METRICS]
+    return scores.select(*map(quoted, dict.fromkeys([*names, *own])))
+
+
+def _with_signals(
+    frame: DataFrame,
+    joins: Sequence[SignalTable],
+    rules: Sequence[Rule | Repetition],
+    held: ExitStack,
+) -> tuple[DataFrame, list[dict[str, Any]]]:
+    """Scores (``frame``) with the columns of other tables that rules use; what the joins lost."""
+    trees = [tree for rule in rules for tree in rule.trees()]
+    used = signals(trees)
+    lost = []
+    for join in joins:
+        columns = [signal.name for signal in used if signal.table == join.source.name]
+        if columns:
+            frame, told = joined_signals.joined(frame, join, columns)
+            lost.append(told)
+        elif not join.is_pairs:
+            job_runner.say(f"{join.source.name}: no rule uses a column of it")
+    joined = {signal for signal in used if signal.table is not None}
+    if joined & set(signals(list(global_parts(trees)))):  # else each pass would join anew
+        frame = frame.persist(StorageLevel.DISK_ONLY)
+        held.callback(frame.unpersist)
+    return frame, lost
+
+
+def _keyed(pairs: DataFrame, config: FilterConfig) -> DataFrame:
+    return with_keys(
+        pairs,
+        config.uid_column,
+        config.image_column,
+        config.image_path_column,
+        config.caption_column,
+    )
+
+
+def choose_scorer(scores: DataFrame, ref: str, wanted: str | None) -> str | None:
+    """The scorer whose rows are judged: ``wanted``, or the only one (None for an empty table).
+
+    Raises:
+        UsageError: there is a choice, or no such scorer; it lists what there is.
+    """
+    # a dual encoder gives this, an MLM does not; tables of earlier versions lack the column
+    cosines = F.count("clip_score") if "clip_score" in scores.columns else F.lit(0)
+    found = (
+        scores.groupBy("scorer")
+        .agg(
+            F.count("*"),
+            *(f("scored_at").cast("date").cast("string") for f in (F.min, F.max)),
+            cosines,
+        )
+        .orderBy("scorer")
+        .collect()
+    )
+    names = [row[0] for row in found]
+    if wanted is None and len(names) <= 1:
+        return names[0] if names else None
+    if wanted is not None and wanted in names:
+        return wanted
+    listed = ", ".join(
+        f"{name} ({rows:,} rows{' with clip_score' if cosines else ''}, {a} to {b})"
+        for name, rows, a, b, cosines in found
+    )
+    if wanted is None:
+        raise UsageError(f"{ref} has several scorers; choose one by --scorer: {listed}")
+    raise UsageError(f"{ref} has no scores of scorer {wanted}; it has {listed or 'no rows'}")
+
+
+def _latest(spark: SparkSession, ref: str) -> DataFrame:
+    """A table pinned to its version of now."""
+    return delta.read(spark, ref, delta.version(spark, ref))
+
+
+def _require(ref: str, df: DataFrame, columns: Sequence[str], what: str) -> None:
+    missing = [name for name in columns if name not in df.columns]
+    if missing:
+        raise UsageError(
+            f"{ref} is not {what}: it has no column {', '.join(missing)}"
+            f" among {', '.join(df.columns)}"
+        )
+
+
+def _check_replaceable(spark: SparkSession, ref: str, columns: Sequence[str]) -> None:
+    """Refuse to overwrite a table that this job cannot have written."""
+    if delta.exists(spark, ref) and not set(columns) <= set(delta.read(spark, ref).columns):
+        raise UsageError(f"{ref} is a table of another kind, which would be replaced: name another")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    return job_runner.main("filter", FilterConfig, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The settings of the filter job: which rules, on which tables, to which tables."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from ..core.errors import UsageError
+from ..core.settings import JobConfig
+from ..rules.rule import Repetition, Rule, parse_repetition, parse_rule
+from ..tables import delta
+from .joined_signals import Source, parse_source
+
+MOST_WHAT_IFS = 12
+"""Their combinations are 2 to this power at most."""
+
+
+class FilterConfig(JobConfig):
+    """Keep the best pairs by rules over their scores."""
+
+    scores: str = Field(description="scores table: a path or catalog.schema.table")
+    selection: str | None = Field(
+        None, description="table to write: every row's fate, and the rule behind it"
+    )
+    rule: list[str] = Field(
+        [], description='e.g. "itm >= 66" or "best: top 30% of odf"; repeat for more'
+    )
+    combine: Literal["and", "or"] = Field(
+        "and", description="keep what passes all rules (and) or at least one (or)"
+    )
+    repeat: list[str] = Field(
+        [],
+        description='how often kept rows are repeated: "3 where itm >= 90" or "1 + 2*rank(itm),'
+        ' at most 3"; of several the largest counts',
+    )
+    what_if: list[str] = Field(
+        [], description="count what this rule would keep, and write nothing; repeat to compare"
+    )
+    signals: list[str] = Field(
+        [], description="table to join for the rules: [NAME=]TABLE [on KEY,KEY]; repeat for more"
+    )
+    signals_key: list[str] = Field(
+        [], description="key to join signals on, where they do not say (default: uid and hashes)"
+    )
+    scorer: str | None = Field(None, description="whose scores, where the table has several")
+    pairs: str | None = Field(None, description="pairs table, for --output and as signals")
+    output: str | None = Field(None, description="table to write: the kept pairs and their scores")
+    uid_column: str = Field("uid", description="column of --pairs with the pair's key")
+    image_column: str = Field("image", description="column of --pairs with the image's bytes")
+    image_path_column: str | None = Field(
+        None, description="column of --pairs with the image's path, instead of its bytes"
+    )
+    caption_column: str = Field("caption", description="column of --pairs with the caption")
+
+    @field_validator("rule", "what_if", "signals", mode="before")
+    @classmethod
+    def _yaml_names(cls, given: Any, info: Any) -> Any:
+        """YAML reads ``- match: itm >= 66`` as a mapping."""
+        if isinstance(given, dict):
+            given = [given]
+        if not isinstance(given, list):
+            return given
+        form = "{}={}" if info.field_name == "signals" else "`{}`: {}"
+        texts: list[Any] = []
+        for each in given:
+            named = isinstance(each, dict)
+            texts += [form.format(*item) for item in each.items()] if named else [each]
+        return texts
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.limit is not None:
+            raise UsageError("filter takes no --limit: `top` rules are about all rows (--dry-run?)")
+        fields = type(self).model_fields
+        for name in () if self.what_if else ("rule", "selection"):
+            if not getattr(self, name):
+                raise UsageError(f"missing --{name} ({fields[name].description})")
+        if (self.pairs is None) != (self.output is None) and not (self.pairs and self.what_if):
+            raise UsageError(
+                "--pairs and --output go together: the kept pairs, and where they go"
+                " (a table that only rules look at is given by --signals)"
+            )
+        own = [ref for ref in (self.scores, self.pairs, self.selection, self.output) if ref]
+        joined = [source.ref for source in self.sources()]  # may be read as something else too
+        for number, ref in enumerate(own):
+            written = ref in (self.selection, self.output)
+            others = own[:number] + (joined if written else [])
+            if any(delta.same(ref, other) for other in others):
+                raise UsageError(f"{ref} is named twice: every table needs a place of its own")
+        self.parsed_rules()
+        self.parsed_what_ifs()
+        self.parsed_repetitions()
+        return self
+
+    def parsed_rules(self) -> list[Rule]:
+        """The rules in their order.
+
+        Raises:
+            UsageError: not a rule, or two rules of one name.
+        """
+        return _named_once(self.rule)
+
+    def parsed_what_ifs(self) -> list[Rule]:
+        """The rules to compare. Raises UsageError, as for rules."""
+        if len(self.what_if) > MOST_WHAT_IFS:
+            raise UsageError(f"more than {MOST_WHAT_IFS} rules to compare")
+        return _named_once(self.what_if)
+
+    def parsed_repetitions(self) -> list[Repetition]:
+        """What repeats kept rows. Raises UsageError for what cannot be read."""
+        return [parse_repetition(text) for text in self.repeat]
+
+    def sources(self) -> list[Source]:
+        """The tables of signals. Raises UsageError where two have one name."""
+        sources = [parse_source(text, self.signals_key) for text in self.signals]
+        names = [source.name.lower() for source in sources]
+        for source in sources:
+            if names.count(source.name.lower()) > 1:
+                raise UsageError(
+                    f"two tables of signals are called {source.name}: name one, as in"
+                    f" other={source.ref}"
+                )
+        return sources
+
+
+def _named_once(texts: Sequence[str]) -> list[Rule]:
+    rules = [parse_rule(text) for text in texts]
+    names = [rule.name for rule in rules]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two rules are named {name!r}; name a rule by `name: rule`")
+    return rules

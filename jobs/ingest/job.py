@@ -1,0 +1,214 @@
+"""mlm-filter ingest --source parquet --input images.parquet --output pairs
+
+Makes a pairs table of what people have: a folder of images with a table of captions, Parquet or
+Delta with image bytes, WebDataset tars, or the sample pairs. No row is dropped: what cannot be
+read becomes a row without image, and scoring gives it a status.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from ..core import job_runner
+from ..core.errors import UsageError
+from ..core.settings import JobConfig
+from ..tables import delta
+from . import sources
+
+
+class IngestConfig(JobConfig):
+    """Make a pairs table from images and captions; see --source for what they may come as."""
+
+    source: Literal["folder", "parquet", "delta", "webdataset", "samples"] = Field(
+        description="what the pairs come as: images in a folder with a file of captions; Parquet "
+        "or Delta with the images' bytes; tars written by img2dataset; the built-in sample pairs"
+    )
+    output: str = Field(description="pairs table to write: a path or catalog.schema.table")
+    input: str | None = Field(
+        default=None, description="folder, file or table to read (not for samples)"
+    )
+    captions: str | None = Field(
+        default=None, description="captions of --source folder: .csv, .tsv, .jsonl or .parquet"
+    )
+    image_column: str = Field(default="image", description="column with the bytes of the image")
+    caption_column: str = Field(default="caption", description="column with the caption")
+    uid_column: str | None = Field(
+        default=None, description="column with the key of the pair (default: uid, else a hash)"
+    )
+    path_column: str | None = Field(
+        default=None,
+        description="column with the image's path: how --source folder finds the file; elsewhere "
+        "kept as source_path (default: file_name, file, path ...; source_path)",
+    )
+    mode: Literal["error", "overwrite", "append"] = Field(
+        default="error",
+        description="if the output exists: stop; replace it; or add the pairs that it does not "
+        "have yet (by uid, image and caption)",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.source != "samples" and self.input is None:
+            raise ValueError(f"--source {self.source} needs --input")
+        if self.source == "folder" and self.captions is None:
+            raise ValueError("--source folder needs --captions, a table of file names and captions")
+        if self.source != "folder" and self.captions is not None:
+            raise ValueError(f"--captions is for --source folder, not for {self.source}")
+        return self
+
+
+def open_source(spark: SparkSession, config: IngestConfig) -> sources.Source:
+    """The rows of the source that `config` names, before anything is added to them."""
+    columns = sources.Columns(
+        config.image_column, config.caption_column, config.uid_column, config.path_column
+    )
+    place = config.input or ""
+    if config.source == "folder":
+        return sources.folder(spark, place, config.captions or "", columns)
+    if config.source == "parquet":
+        return sources.parquet(spark, place, columns)
+    if config.source == "delta":
+        return sources.delta(spark, place, columns)
+    if config.source == "webdataset":
+        return sources.webdataset(spark, place)
+    return sources.samples(spark)
+
+
+def to_pairs(frame: DataFrame, fill_uid: bool = False) -> DataFrame:
+    """The columns of tables.PAIRS from `image`, `caption`, `source_path`, maybe `uid`; then others.
+
+    The hashes are over bytes, of nothing where there are none. A uid that is not given is the
+    first 32 digits of the hash over image hash, caption hash and source path. Text is never
+    decoded: Parquet's strings may hold anything. With `fill_uid` a null uid is not given either.
+    """
+    for name in ("image", "caption"):
+        column = F.col(name) if name == "image" else F.col(name).cast("string")
+        content = F.coalesce(column.cast("binary"), F.lit(b""))
+        frame = frame.withColumn(name, column).withColumn(f"{name}_sha", F.sha2(content, 256))
+    frame = frame.withColumn("source_path", F.col("source_path").cast("string"))
+    path = F.coalesce("source_path", F.lit(""))
+    made = F.substring(F.sha2(F.concat("image_sha", "caption_sha", path), 256), 1, 32)
+    if "uid" not in frame.columns:
+        uid = made
+    elif fill_uid:
+        uid = F.coalesce("uid", made)
+    elif isinstance(frame.schema["uid"].dataType, T.BinaryType):
+        uid = F.lower(F.hex("uid"))
+    else:
+        uid = F.col("uid").cast("string")
+    frame = frame.withColumn("uid", uid)
+    rest = [name for name in frame.columns if name not in delta.PAIRS.names]
+    ordered = frame.select(*delta.PAIRS.names, *(delta.quoted(name) for name in rest))
+    return delta.commented(delta.storable(ordered), delta.PAIRS)
+
+
+def unseen(pairs: DataFrame, known: DataFrame) -> DataFrame:
+    """The rows of `pairs` whose uid, image and caption are not in `known` together."""
+    keys = known.select(*(F.col(key).alias(f"_{key}") for key in delta.PAIRS_KEYS))
+    same = [F.col(key).eqNullSafe(F.col(f"_{key}")) for key in delta.PAIRS_KEYS]
+    return pairs.join(keys, same, "left_anti")
+
+
+def summarize(pairs: DataFrame) -> dict[str, int]:
+    """Counts over a pairs table, without reading an image."""
+    nothing = F.sha2(F.lit(b""), 256)
+    error = "read_error" in pairs.columns
+    blank = F.coalesce(F.trim("caption"), F.lit("")) == ""
+    row = pairs.agg(
+        F.count("*").alias("rows"),
+        F.count_if(F.col("image_sha") == nothing).alias("rows_without_image"),
+        F.count_if(blank).alias("rows_without_caption"),
+        F.count_if(F.col("uid").isNull()).alias("rows_without_uid"),
+        (F.count("uid") - F.count_distinct("uid")).alias("duplicate_uids"),
+        (F.count("read_error") if error else F.lit(0)).alias("read_errors"),
+    ).first()
+    assert row is not None
+    return {name: int(value) for name, value in row.asDict().items()}
+
+
+def run(spark: SparkSession, config: IngestConfig) -> dict[str, Any]:
+    """Write the pairs table; return its counts, its version and what did not fit together."""
+    there = _check_output(spark, config)
+    source = open_source(spark, config)
+    for name, value in source.notes.items():
+        job_runner.say(f"{name.replace('_', ' ')}: {value}")
+    pairs = to_pairs(source.frame, source.fill_uid)
+    if config.limit is not None:
+        pairs = pairs.limit(config.limit)
+    if config.dry_run:
+        return _dry_run(pairs, source, config)
+    known = delta.read(spark, config.output) if there and config.mode == "append" else None
+    before = known.count() if known is not None else 0
+    if known is None:
+        delta.overwrite(pairs, config.output, skipping=delta.PAIRS_KEYS)
+    else:
+        run_id = job_runner.new_run_id()
+        delta.append(unseen(pairs, known), config.output, run_id, 0, new_columns=True)
+    counts = summarize(delta.read(spark, config.output))
+    version = delta.version(spark, config.output)
+    added = counts["rows"] - before
+    job_runner.say(f"{added} rows added to {config.output}, version {version}")
+    told = {"rows_added": added} | counts | source.notes
+    for name in ("rows_without_image", "rows_without_caption", "duplicate_uids", "read_errors"):
+        if counts[name]:
+            job_runner.say(
+                f"{name.replace('_', ' ')}: {counts[name]} (kept; scoring gives each a status)"
+            )
+    return {"output": config.output, "version": version} | told
+
+
+def _check_output(spark: SparkSession, config: IngestConfig) -> bool:
+    """Whether the output exists. Raises UsageError if it may not be written."""
+    output = config.output
+    if config.input and config.source == "delta" and delta.same(config.input, output):
+        raise UsageError(f"--output {output} is the input")
+    if delta.exists(spark, output):
+        if config.mode == "error" and not config.dry_run:
+            raise UsageError(
+                f"--output {output} exists already (version {delta.version(spark, output)}); "
+                "--mode append adds what it does not have, --mode overwrite replaces it"
+            )
+        return True
+    path = delta.path_of(output)
+    if not delta.is_name(output) and os.path.exists(path) and not _empty_folder(path):
+        raise UsageError(f"--output {output} is something else than a Delta table; choose another")
+    return False
+
+
+def _empty_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.listdir(path)
+
+
+def _dry_run(pairs: DataFrame, source: sources.Source, config: IngestConfig) -> dict[str, Any]:
+    job_runner.say(f"would write to {config.output} (dry run: nothing is written):")
+    for column in pairs.schema:
+        job_runner.say(f"  {column.name} {column.dataType.simpleString()}")
+    size = F.concat(F.lit("<"), F.octet_length("image").cast("string"), F.lit(" bytes>"))
+    for row in pairs.withColumn("image", size).limit(3).collect():
+        job_runner.say("example:")
+        for name, value in row.asDict().items():
+            text = str(value)
+            job_runner.say(f"  {name}: {text if len(text) <= 100 else text[:97] + '...'}")
+    rows = source.rows
+    if rows is None and config.source != "webdataset":  # whose rows nobody knows unread
+        rows = source.frame.count()
+    if rows is not None and config.limit is not None:
+        rows = min(rows, config.limit)
+    return {"dry_run": True, "output": config.output, "rows_estimated": rows} | source.notes
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run as a program; returns the exit code."""
+    return job_runner.main("ingest", IngestConfig, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

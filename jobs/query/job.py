@@ -1,0 +1,98 @@
+"""Ask the tables: a query of the page in conf/queries.sql by its name, or SQL of one's own.
+
+    mlm-filter query
+    mlm-filter query --name score_histogram --scores S
+    mlm-filter query --sql "SELECT status, count(*) FROM scores GROUP BY status" --scores S
+
+Without a name it lists the page. The views of `tables/sql_views.py` stand for the tables that are given.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+from pyspark.errors import AnalysisException, ParseException
+from pyspark.sql import SparkSession
+
+from ..core import job_runner
+from ..core.errors import UsageError, first_line
+from ..tables import runs
+from ..tables.sql_views import TablesConfig, create_views
+from . import named_queries
+
+MOST_ROWS = 100
+_WIDTH = 60
+
+
+class QueryConfig(TablesConfig):
+    """Ask the tables: a query of the page by its name, or SQL of one's own."""
+
+    name: str | None = Field(None, description="query of the page (default: list them)")
+    sql: str | None = Field(None, description="a query of your own over the views")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if self.name and self.sql:
+            raise UsageError("--name and --sql: give one of them")
+        return self
+
+
+def run(spark: SparkSession, config: QueryConfig) -> dict[str, Any]:
+    """Run one query and print its rows; or list the queries."""
+    if config.name is None and config.sql is None:
+        page = named_queries.load().values()
+        for query in page:
+            flags = " ".join(f"--{table}" for table in query.tables)
+            job_runner.say(f"{query.name}  ({flags})\n    {query.about}")
+        return {"queries": [query.name for query in page]}
+    if config.name:
+        query = named_queries.find(config.name)
+        sql, needed = query.sql, query.tables
+    else:
+        assert config.sql
+        sql, needed = config.sql.strip().rstrip(";"), named_queries.tables_of(config.sql)
+    refs = config.refs()
+    if config.scores and "runs" in needed:
+        refs.setdefault("runs", runs.ref_beside(config.scores))
+    missing = [f"--{name}" for name in needed if name not in refs]
+    if missing:
+        raise UsageError(f"{config.name or 'this query'} needs {' and '.join(missing)}")
+    if config.dry_run:
+        job_runner.say(sql)
+        return {"name": config.name, "sql": sql, "dry_run": True}
+    create_views(spark, **refs)
+    return {"name": config.name, **_answer(spark, sql, config.limit or MOST_ROWS)}
+
+
+def _answer(spark: SparkSession, sql: str, most: int) -> dict[str, Any]:
+    try:
+        frame = spark.sql(sql)
+        columns = frame.columns
+    except (AnalysisException, ParseException) as error:
+        raise UsageError(f"--sql: {first_line(error)}") from None
+    rows = [row.asDict(recursive=True) for row in frame.limit(most + 1).collect()]
+    shown = [[_short(row[column]) for column in columns] for row in rows[:most]]
+    widths = [max(map(len, column)) for column in zip(columns, *shown, strict=True)]
+    for line in [columns, *shown]:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        job_runner.say("  ".join(cells).rstrip())
+    if len(rows) > most:
+        job_runner.say(f"... (the first {most} rows; --limit shows more)")
+    return {"columns": columns, "rows": rows[:most], "more": len(rows) > most}
+
+
+def _short(value: Any) -> str:
+    text = "" if value is None else " ".join(str(value).split())
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "\u2026"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run as a program; returns the exit code."""
+    return job_runner.main("query", QueryConfig, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Sample pairs -> scores -> filtered, in Delta tables under one folder, a summary and a report.
+
+    mlm-filter quickstart [--output FOLDER]
+
+Runs the jobs that one runs on data of one's own. A repeat scores nothing anew.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from pyspark.sql import Row, SparkSession
+from pyspark.sql import functions as F
+
+from udfs.core.metrics import METRIC_NAMES, METRICS
+from udfs.starter.model import STARTER, is_starter, is_trained
+
+from ..core.job_runner import main as run_job
+from ..core.job_runner import say
+from ..core.settings import JobConfig
+from ..filter import job as filter_job
+from ..ingest import job as ingest
+from ..report import job as report
+from ..score import job as score
+from ..score.settings import ScoreConfig
+from ..tables import delta
+
+CAPTION_WIDTH = 72
+RULES = ["top 50% of itm", "top 50% of ctq"]
+
+
+class QuickstartConfig(JobConfig):
+    """Score and filter the sample pairs, in Delta tables under one folder."""
+
+    output: str = Field(default="quickstart", description="folder for the tables")
+    model: str = Field(default=STARTER, description="model to score with, as for the score job")
+
+
+def run(spark: SparkSession, config: QuickstartConfig) -> dict[str, Any]:
+    """Run ingest, score and filter one after the other; print what came out."""
+    folder = Path(config.output).expanduser().resolve()
+    at = {name: str(folder / name) for name in ("pairs", "scores", "selection", "filtered")}
+    if config.dry_run:
+        say(f"would make the tables {', '.join(at)} under {folder}")
+        return {"dry_run": True, "output": str(folder)}
+    say("[1/4] ingest: the sample pairs")
+    pairs = ingest.run(
+        spark, ingest.IngestConfig(source="samples", output=at["pairs"], mode="append")
+    )
+    say("[2/4] score: four metrics a pair, in one pass through the model")
+    scores = score.run(
+        spark,
+        ScoreConfig(pairs=at["pairs"], scores=at["scores"], model=config.model, limit=config.limit),
+    )
+    say(f"[3/4] filter: {' AND '.join(RULES)}")
+    kept = filter_job.run(
+        spark,
+        filter_job.FilterConfig(
+            scores=at["scores"],
+            selection=at["selection"],
+            pairs=at["pairs"],
+            output=at["filtered"],
+            rule=RULES,
+            scorer=scores["scorer"],
+        ),
+    )
+    page = folder / "report.html"
+    say(f"[4/4] report: {page}")
+    report.run(
+        spark,
+        report.ReportConfig(
+            selection=at["selection"], scores=at["scores"], pairs=at["pairs"], output=str(page)
+        ),
+    )
+    rows = summary_rows(spark, at["pairs"], at["selection"])
+    _print_photos(rows)
+    _print_next(folder, at, config.model)
+    return {
+        "output": str(folder),
+        "report": str(page),
+        "pairs": pairs["rows"],
+        "scored": sum(row["itm"] is not None for row in rows),
+        "kept": kept["kept"],
+        "scorer": scores["scorer"],
+        "rows_per_second": scores["rows_per_second"],
+    }
+
+
+def summary_rows(spark: SparkSession, pairs: str, selection: str) -> list[Row]:
+    """The answers with captions and photos, best first in each photo."""
+    keys = list(delta.PAIRS_KEYS)
+    told = delta.read(spark, pairs).select(*keys, "file", "kind", "caption")
+    found = delta.read(spark, selection).join(told, on=keys, how="inner")
+    return found.orderBy("file", F.col("itm").desc_nulls_last(), "uid").collect()
+
+
+def _print_photos(rows: Sequence[Row]) -> None:
+    say("\nEach photo's captions in the order of their image-text matching score (* is kept):")
+    for photo, captions in groupby(rows, key=lambda row: row["file"]):
+        say(f"\n{photo}\n    " + "".join(f"{metric:>6}" for metric in METRICS))
+        for row in captions:
+            scores = "".join("     -" if row[m] is None else f"{row[m]:6.1f}" for m in METRICS)
+            text = " ".join(row["caption"].split())
+            short = text if len(text) <= CAPTION_WIDTH else text[: CAPTION_WIDTH - 1] + "\u2026"
+            say(f"  {'*' if row['keep'] else ' '} {scores}  {row['kind']:12}  {short}")
+    say("\n" + ", ".join(f"{metric}: {METRIC_NAMES[metric]}" for metric in METRICS) + "; 0..100")
+
+
+def _print_next(folder: Path, at: dict[str, str], model: str) -> None:
+    if is_starter(model) and not is_trained(model):
+        say(
+            "The starter model has not been trained to score yet: its numbers show how the tables"
+            " look,\nnot which captions are good. Give --model a fine-tuned one for scores to use."
+        )
+    say(
+        f"""
+Delta tables: {", ".join(at)} and scores_runs, under {folder}
+To look at, in a browser: {folder / "report.html"}
+
+Next, on data of your own (a folder of Parquet with image bytes and captions):
+  mlm-filter ingest --source parquet --input DATA --caption-column caption --output my/pairs
+  mlm-filter score  --pairs my/pairs --scores my/scores --limit 500
+  mlm-filter filter --scores my/scores --selection my/selection --rule "top 30% of odf" \\
+                    --pairs my/pairs --output my/filtered
+  mlm-filter report --selection my/selection --scores my/scores --pairs my/pairs \\
+                    --output my/report.html
+mlm-filter was installed into .venv/bin; `mlm-filter JOB --help` lists a job's options."""
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; return its exit code."""
+    return run_job("quickstart", QuickstartConfig, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

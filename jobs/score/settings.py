@@ -1,0 +1,65 @@
+"""The settings of the score job."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from udfs.models.loading import DType, How, ModelConfig
+from udfs.starter.model import STARTER
+
+from ..core.settings import JobConfig
+
+
+class ScoreConfig(JobConfig):
+    """Score the pairs that have no scores yet with a multimodal model -> a scores table."""
+
+    pairs: str = Field(description="pairs table: a path or catalog.schema.table")
+    scores: str = Field(description="scores table; made if it is not there")
+    runs: str | None = Field(default=None, description="runs table (default: SCORES_runs)")
+    model: str = Field(
+        default=STARTER,
+        description="folder or hub id of an image-text-to-text model, or of a dual encoder"
+        " (CLIP, SigLIP ...) for clip_score",
+    )
+    revision: str | None = Field(default=None, description="commit of a model on the hub")
+    dtype: DType = Field(
+        default="auto", description="precision; auto: float32 on a CPU, bfloat16 on a GPU"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="auto: the task's GPU where Spark gives it one, else the CPU;"
+        " cuda: GPUs of this machine shared out by partition",
+    )
+    how: How = Field(
+        default="auto", description="way through the model; auto: the fastest that is exact"
+    )
+    max_caption_tokens: int = Field(
+        default=512, ge=8, le=8192, description="longer captions are cut and marked"
+    )
+    batch_rows: int = Field(default=16, ge=1, description="most pairs in a micro-batch")
+    batch_tokens: int = Field(default=8192, ge=256, description="most tokens in a micro-batch")
+    slice_rows: int = Field(default=200_000, ge=1, description="most rows between two commits")
+    partitions: int = Field(default=0, ge=0, description="tasks a slice (0: as many as pay off)")
+    retry: list[Literal["bad_image", "model_error"]] = Field(
+        default_factory=list, description="score rows with this status again; may be repeated"
+    )
+    uid_column: str = Field(default="uid", description="column with the pair's key")
+    image_column: str = Field(default="image", description="column with the image's bytes")
+    image_path_column: str | None = Field(
+        default=None, description="column with paths of images, read on the executors instead"
+    )
+    caption_column: str = Field(default="caption", description="column with the caption")
+
+    def model_config_of(self, commit: str | None) -> ModelConfig:
+        """What executors need to load the model, pinned to `commit` where it is on the hub."""
+        return ModelConfig(
+            model=self.model,
+            revision=commit or self.revision,
+            dtype=self.dtype,
+            max_caption_tokens=self.max_caption_tokens,
+            how=self.how,
+            batch_rows=self.batch_rows,
+            batch_tokens=self.batch_tokens,
+        )

@@ -1,0 +1,285 @@
+"""Cheap signals of every pair, for rules: pairs -> signals.
+
+    mlm-filter signals --pairs P --output S
+    mlm-filter signals --pairs P --output S --signal size --signal language --limit 1000
+
+One row for each row of the pairs table: image size, language and length of the caption, exact and
+near duplicates; text in the image only where it is asked for, as that is slow. A row whose image
+cannot be read has what can be had without, a status and a reason. A rerun replaces the table by the
+same one.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from udfs.signals import rows as measuring
+from udfs.signals.perceptual import MAX_DISTANCE
+from udfs.signals.rows import MEASURED, OF_CAPTIONS, OF_IMAGES, Wanted
+from udfs.signals.shingles import MIN_SIMILARITY
+
+from ..core import job_runner
+from ..core.errors import UsageError
+from ..core.progress import duration
+from ..core.settings import JobConfig
+from ..core.spark_progress import watched
+from ..tables import delta
+from ..tables import signals as signals_table
+from ..tables.delta import PAIRS_KEYS
+from ..tables.pairs import with_keys
+from . import near_duplicates
+
+Signal = Literal[
+    "size",
+    "language",
+    "length",
+    "duplicates",
+    "near_images",
+    "near_captions",
+    "text_in_image",
+]
+CHEAP: tuple[Signal, ...] = (
+    "size",
+    "language",
+    "length",
+    "duplicates",
+    "near_images",
+    "near_captions",
+)
+
+_LIBRARIES = {  # signal -> what it needs, and the extra that has it
+    "language": ("py3langid", "signals"),
+    "near_images": ("imagehash", "signals"),
+    "near_captions": ("datasketch", "signals"),
+    "text_in_image": ("rapidocr", "ocr"),
+}
+
+
+class SignalsConfig(JobConfig):
+    """Compute cheap signals of pairs, for rules: size, language, length, duplicates, text."""
+
+    pairs: str = Field(description="pairs table: a path or catalog.schema.table")
+    output: str = Field(description="signals table to write; replaced if it is there")
+    signal: list[Signal] = Field(
+        default=list(CHEAP),
+        min_length=1,
+        description="size, language, length, duplicates (exact), near_images, near_captions,"
+        " text_in_image (slow); repeat for more",
+    )
+    image_distance: int = Field(
+        default=4,
+        ge=1,
+        le=MAX_DISTANCE,
+        description="near images differ in at most so many bits of 64",
+    )
+    caption_similarity: float = Field(
+        default=0.8,
+        ge=MIN_SIMILARITY,
+        le=1,
+        description="near captions share at least this part of their runs of 5 characters",
+    )
+    uid_column: str = Field(default="uid", description="column with the pair's key")
+    image_column: str = Field(default="image", description="column with the image's bytes")
+    image_path_column: str | None = Field(
+        default=None, description="column with paths of images, read on the executors instead"
+    )
+    caption_column: str = Field(default="caption", description="column with the caption")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if delta.same(self.pairs, self.output):
+            raise UsageError(f"--output {self.output} is the pairs table")
+        return self
+
+    def wanted(self) -> Wanted:
+        """What executors are to find for each pair."""
+        return Wanted(frozenset(self.signal) & set(MEASURED), self.image_distance)
+
+
+def measured(keyed: DataFrame, wanted: Wanted) -> DataFrame:
+    """The keys of `keyed` (pairs as `with_keys` returns them) and, where any signal is wanted, the
+    columns of `udfs.signals.rows.SCHEMA`. Reads images only for signals that need them."""
+    keys = [F.col(key) for key in PAIRS_KEYS]
+    if not wanted.signals:
+        return keyed.select(*keys)
+    image = "image_path" if "image_path" in keyed.columns else "image"
+    given = [image] if wanted.any_of(OF_IMAGES) else []
+    given += ["caption"] if wanted.any_of(OF_CAPTIONS) else []
+    # As bytes: text that is not valid UTF-8 would end the task on its way to Python.
+    narrow = keyed.select(*keys, *(F.col(name).cast("binary").alias(name) for name in given))
+    measure = partial(measuring.measure_batches, keys=PAIRS_KEYS, wanted=wanted)
+    schema = T.StructType([T.StructField(key, T.StringType()) for key in PAIRS_KEYS])
+    return narrow.mapInArrow(measure, T.StructType([*schema, *from_arrow_schema(measuring.SCHEMA)]))
+
+
+def with_stars(rows: DataFrame, name: str, stars: DataFrame, what: str) -> DataFrame:
+    """Add `near_<what>_of` and `near_<what>_copies`, from `near_duplicates.groups`, to rows with
+    `row` and `name`, the column with their node's name."""
+    found = stars.select(
+        F.col("name").alias(name),
+        F.col("centre").alias("_centre"),
+        F.col("copies").alias(f"near_{what}_copies"),
+    )
+    of = F.when(~F.col("row").eqNullSafe(F.col("_centre")), F.col("_centre.uid"))
+    rows = rows.join(found, on=name, how="left").withColumn(f"near_{what}_of", of)
+    return rows.drop("_centre")
+
+
+def run(spark: SparkSession, config: SignalsConfig) -> dict[str, Any]:
+    """Write the signals table; return counts over it. Raises UsageError for what can be mended."""
+    _check_libraries(config.signal)
+    version = delta.version(spark, config.pairs)
+    pairs = delta.read(spark, config.pairs, version)
+    keyed = with_keys(
+        pairs,
+        config.uid_column,
+        config.image_column,
+        config.image_path_column,
+        config.caption_column,
+    )
+    _check_output(spark, config.output)
+    summary: dict[str, Any] = {
+        "pairs": config.pairs,
+        "pairs_version": version,
+        "signals": list(dict.fromkeys(config.signal)),
+    }
+    job_runner.say(f"{config.pairs} (version {version}): {', '.join(summary['signals'])}")
+    if config.dry_run:
+        there = pairs.count()
+        rows_to_do = there if config.limit is None else min(there, config.limit)
+        job_runner.say(f"{rows_to_do:,} rows; nothing written")
+        return summary | {"dry_run": True, "rows": rows_to_do}
+
+    cached: list[DataFrame] = []
+    try:
+        rows = _compute(spark, keyed, config, cached)
+        _step("writing", spark, lambda: _write(rows, config.output))
+    finally:
+        for frame in cached:
+            frame.unpersist()
+    written = delta.read(spark, config.output, delta.version(spark, config.output))
+    counts = counted(written, config.signal)
+    _show(counts)
+    return summary | {"output": config.output} | counts
+
+
+def _compute(
+    spark: SparkSession, keyed: DataFrame, config: SignalsConfig, cached: list[DataFrame]
+) -> DataFrame:
+    """The rows of the signals table before the last columns; what is cached goes into `cached`."""
+
+    def kept(frame: DataFrame) -> DataFrame:
+        cached.append(frame.persist())
+        return cached[-1]
+
+    wanted = set(config.signal)
+    if config.limit is not None:
+        keyed = signals_table.first_rows(keyed, config.limit)
+    rows = measured(keyed, config.wanted())
+    if config.limit is not None:
+        rows = rows.orderBy(*signals_table.hash_order()).limit(config.limit)
+    if not wanted & {"duplicates", "near_images", "near_captions"}:
+        return rows
+    rows = kept(signals_table.with_row(rows))  # else the images would be decoded again and again
+    _step("images and captions", spark, rows.count)
+    all_rows = rows
+    if "duplicates" in wanted:
+        rows = signals_table.with_copies(rows)
+    if "near_images" in wanted:
+        nodes = kept(near_duplicates.nodes_of(all_rows, "phash", ["image_keys"]))
+        edges = near_duplicates.near_images(nodes, config.image_distance)
+        stars = _step("near images", spark, partial(near_duplicates.groups, nodes, edges))
+        rows = with_stars(rows, "phash", stars, "image")
+    if "near_captions" in wanted:
+        carried = ["caption_keys", "shingles"]
+        nodes = kept(near_duplicates.nodes_of(all_rows, "caption_node", carried))
+        edges = near_duplicates.near_captions(nodes, config.caption_similarity)
+        stars = _step("near captions", spark, partial(near_duplicates.groups, nodes, edges))
+        rows = with_stars(rows, "caption_node", stars, "caption")
+    return rows
+
+
+def _step(what: str, spark: SparkSession, action: Any) -> Any:
+    """Do what takes a while, and say how long it took."""
+    started = time.monotonic()
+    with watched(spark):
+        result = action()
+    job_runner.say(f"  {what}: {duration(time.monotonic() - started)}")
+    return result
+
+
+def _write(rows: DataFrame, output: str) -> None:
+    finished = signals_table.finished(rows)
+    delta.overwrite(finished, output, skipping=PAIRS_KEYS)
+
+
+def counted(signals: DataFrame, wanted: Iterable[str]) -> dict[str, Any]:
+    """What a signals table holds, as far as signals were wanted: rows, statuses, rows that another
+    one stands for, the ten commonest languages."""
+    near = [f"near_{what}s" for what in ("image", "caption") if f"near_{what}s" in wanted]
+    duplicates = {"duplicates": "duplicate"} if "duplicates" in wanted else {}
+    sums = [F.count_if(column).alias(name) for name, column in duplicates.items()]
+    sums += [F.count(f"{name[:-1]}_of").alias(name) for name in near]
+    by_status = signals.groupBy("signal_status").agg(F.count("*").alias("rows"), *sums).collect()
+    found: dict[str, Any] = {
+        "rows": sum(row["rows"] for row in by_status),
+        "statuses": {row["signal_status"]: row["rows"] for row in sorted(by_status)},
+    }
+    for name in (*duplicates, *near):
+        found[name] = sum(row[name] for row in by_status)
+    if "language" in wanted:
+        commonest = signals.groupBy("language").count().orderBy(F.desc("count"), "language")
+        found["languages"] = {row[0] or "none": row[1] for row in commonest.limit(10).collect()}
+    return found
+
+
+def _check_libraries(signals: Iterable[str]) -> None:
+    for signal in signals:
+        library, extra = _LIBRARIES.get(signal, ("", ""))
+        if library and find_spec(library) is None:
+            raise UsageError(
+                f"--signal {signal} needs {library}: install mlm-filter[{extra}], on executors too"
+            )
+
+
+def _check_output(spark: SparkSession, output: str) -> None:
+    """Refuse to replace a table that this job cannot have written."""
+    needed = set(signals_table.SIGNALS_TABLE.names)
+    if delta.exists(spark, output) and not needed <= set(delta.read(spark, output).columns):
+        raise UsageError(f"{output} is a table of another kind, which would be replaced")
+
+
+def _show(counts: dict[str, Any]) -> None:
+    statuses = ", ".join(f"{status} {rows:,}" for status, rows in counts["statuses"].items())
+    job_runner.say(f"{counts['rows']:,} rows: {statuses or 'none'}")
+    said = {
+        "duplicates": "rows with the image of another row",
+        "near_images": "rows with nearly the image of another row",
+        "near_captions": "rows with nearly the caption of another row",
+    }
+    for name, text in said.items():
+        if name in counts:
+            job_runner.say(f"{text}: {counts[name]:,}")
+    if "languages" in counts:
+        shown = ", ".join(f"{code} {rows:,}" for code, rows in counts["languages"].items())
+        job_runner.say(f"languages of captions: {shown}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run as a program; returns the exit code."""
+    return job_runner.main("signals", SignalsConfig, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Save the starter model as an ordinary Hugging Face folder, for a path that all executors see.
+
+mlm-filter starter --output /shared/models/starter
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from udfs.starter import model as starter
+
+from ..core.job_runner import UsageError, say
+from ..core.job_runner import main as run_job
+from ..core.settings import JobConfig
+
+
+class StarterConfig(JobConfig):
+    """Save the small starter model as a Hugging Face folder."""
+
+    output: str = Field(description="folder to make")
+
+
+def run(spark: Any, config: StarterConfig) -> dict[str, Any]:
+    """Copy the assembled model to `output`. Raises UsageError if something else is there."""
+    target = Path(config.output).expanduser()
+    if target.exists():
+        raise UsageError(f"--output: {target} is there already")
+    if config.dry_run:
+        return {"dry_run": True, "output": str(target)}
+    try:
+        shutil.copytree(starter.ensure(), target)
+    except starter.StarterError as error:
+        raise UsageError(str(error)) from None
+    say(f"saved {target}; score with: mlm-filter score --model {target} ...")
+    return {"output": str(target)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; return its exit code."""
+    return run_job("starter", StarterConfig, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

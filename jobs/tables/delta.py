@@ -1,0 +1,269 @@
+"""Delta tables, by path or by catalog name: reading, creating, idempotent appends; shared schemas.
+
+A reference is a catalog name where it looks like `schema.table` or `catalog.schema.table`, and a
+path otherwise: anything with a slash, a scheme (`s3://`, `dbfs:/`), a leading dot, or a bare word,
+which is a folder in the working directory. SQL and DataFrames only, so that Spark Connect serves.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from ..core.errors import UsageError
+
+_PART = r"(?:[A-Za-z_]\w*|`[^`]+`)"
+_NAME = re.compile(rf"{_PART}\.{_PART}(?:\.{_PART})?")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_ABSENT = ("PATH_NOT_FOUND", "DELTA_TABLE_NOT_FOUND", "DELTA_PATH_DOES_NOT_EXIST")
+_NO_SUCH_NAME = (
+    "TABLE_OR_VIEW_NOT_FOUND",
+    "SCHEMA_NOT_FOUND",
+    "CATALOG_NOT_FOUND",
+    "REQUIRES_SINGLE_PART_NAMESPACE",
+)
+# No reader feature beyond what delta-rs and pyarrow follow by default.
+_PROPERTIES = {"delta.enableDeletionVectors": "false"}
+
+
+def described(name: str, kind: T.DataType, comment: str) -> T.StructField:
+    """A nullable column with a comment."""
+    return T.StructField(name, kind, True, {"comment": comment})
+
+
+PAIRS = T.StructType(
+    [
+        described("uid", T.StringType(), "key of the pair"),
+        described("image", T.BinaryType(), "the image file's bytes, as they were found"),
+        described("caption", T.StringType(), "the caption"),
+        described("source_path", T.StringType(), "where the image came from"),
+        described("image_sha", T.StringType(), "SHA-256 of image in hex; of nothing where null"),
+        described(
+            "caption_sha", T.StringType(), "SHA-256 of caption in hex; of nothing where null"
+        ),
+    ]
+)
+"""The columns of every pairs table; whatever else the source has comes after them."""
+
+PAIRS_KEYS = ("uid", "image_sha", "caption_sha")
+"""The narrow columns of a pairs table: also the only ones with statistics for data skipping."""
+
+RUNS = T.StructType(
+    [
+        described("run_id", T.StringType(), "key of the run"),
+        described("job", T.StringType(), "name of the job"),
+        described("status", T.StringType(), "ok or failed"),
+        described("started_at", T.TimestampType(), "when the run began"),
+        described("seconds", T.DoubleType(), "how long it took"),
+        described("parameters", T.StringType(), "the job's settings as JSON"),
+        described("inputs", T.MapType(T.StringType(), T.LongType()), "table read -> its version"),
+        described(
+            "outputs", T.MapType(T.StringType(), T.LongType()), "table written -> its version"
+        ),
+        described("rows", T.LongType(), "rows accounted for"),
+        described("rows_by_status", T.MapType(T.StringType(), T.LongType()), "status -> rows"),
+        described(
+            "rows_per_second", T.DoubleType(), "rows by wall-clock seconds of the work itself"
+        ),
+        described(
+            "seconds_by_stage",
+            T.MapType(T.StringType(), T.DoubleType()),
+            "where the time of the tasks went, e.g. decode, wait, model; summed over tasks",
+        ),
+        described("versions", T.MapType(T.StringType(), T.StringType()), "library -> version"),
+        described("error", T.StringType(), "why it failed"),
+    ]
+)
+"""One row a job run."""
+
+
+def is_name(ref: str) -> bool:
+    """Whether `ref` is a catalog name: `schema.table` or `catalog.schema.table`, else a path."""
+    return _NAME.fullmatch(ref) is not None
+
+
+def is_uri(path: str) -> bool:
+    """Whether `path` begins with a scheme, such as `s3://` or `dbfs:/`."""
+    return _SCHEME.match(path) is not None
+
+
+def path_of(ref: str) -> str:
+    """The path that `ref` stands for: `~` and relative paths are made absolute, URIs left alone."""
+    return ref if is_uri(ref) else os.path.abspath(os.path.expanduser(ref))
+
+
+def sql_name(ref: str) -> str:
+    """`ref` as SQL spells it: the name itself or delta.`/path`."""
+    return ref if is_name(ref) else "delta.`{}`".format(path_of(ref).replace("`", "``"))
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two references are spelled for the same table."""
+    return sql_name(one).lower() == sql_name(other).lower()
+
+
+def read(spark: SparkSession, ref: str, version: int | None = None) -> DataFrame:
+    """A table, as it is now or as it was at `version`. Raises UsageError where there is none."""
+    reader = spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    try:
+        frame = reader.table(ref) if is_name(ref) else reader.load(path_of(ref))
+        frame.schema  # noqa: B018 - Spark Connect looks a table up only when asked for something
+    except AnalysisException as error:
+        raise _missing(ref, error) from None
+    return frame
+
+
+def exists(spark: SparkSession, ref: str) -> bool:
+    """Whether there is a Delta table (or, by name, any table) at `ref`."""
+    try:
+        read(spark, ref)
+    except UsageError:
+        return False
+    return True
+
+
+def version(spark: SparkSession, ref: str) -> int:
+    """The latest version of a Delta table. Raises UsageError where there is none."""
+    try:
+        row = spark.sql(f"DESCRIBE HISTORY {sql_name(ref)} LIMIT 1").select("version").first()
+    except AnalysisException as error:
+        raise _missing(ref, error) from None
+    return int(row[0]) if row else 0
+
+
+def create(
+    spark: SparkSession, ref: str, schema: T.StructType, skipping: Sequence[str] = ()
+) -> None:
+    """Create an empty Delta table with the column comments of `schema`, unless there is one.
+
+    `skipping` names the columns to keep minima and maxima of (default: Delta's choice). Name narrow
+    ones: the statistics of long or ill-encoded text are of no use, and can be wrong.
+    """
+    frame = spark.createDataFrame([], schema)
+    _save(_writer(frame, skipping).mode("ignore"), ref)
+
+
+def append(
+    df: DataFrame, ref: str, app_id: str, app_version: int, new_columns: bool = False
+) -> None:
+    """Add rows to a table that exists, once: a repeat with the same id and version adds nothing.
+
+    Columns that the table does not have are an error, or with `new_columns` are added to it.
+
+    Within one `app_id`, `app_version` has to grow: a lower one is taken for a repeat too. Take the
+    id from the run (or from the run and slice), never from anything that outlives the table.
+    """
+    writer = df.write.format("delta").mode("append").option("mergeSchema", new_columns)
+    _save(writer.option("txnAppId", app_id).option("txnVersion", app_version), ref)
+
+
+def overwrite(df: DataFrame, ref: str, skipping: Sequence[str] = ()) -> None:
+    """Put `df`, its schema and its column comments in place of a table, or make a new one."""
+    _save(_writer(df, skipping).mode("overwrite").option("overwriteSchema", "true"), ref)
+
+
+def commented(df: DataFrame, schema: T.StructType) -> DataFrame:
+    """`df` with the comments that `schema` has for columns of the same names."""
+    for field in schema:
+        if field.name in df.columns:
+            df = df.withMetadata(field.name, dict(field.metadata))
+    return df
+
+
+def storable(df: DataFrame) -> DataFrame:
+    """`df` in names and types that Delta stores without a table feature that readers must know.
+
+    Characters that Delta refuses in names (` ,;{}()`, tab, newline, `=`) become `_`; timestamps
+    without a zone become timestamps, columns of nothing and exotic types strings.
+    """
+    fields: list[Column] = []
+    taken: set[str] = set()
+    for field in df.schema:
+        name = free_name(_storable_name(field.name), taken)
+        taken.add(name.lower())
+        column, kind = F.col(quoted(field.name)), _storable_type(field.dataType)
+        if isinstance(field.dataType, T.VariantType):
+            column = F.to_json(column)
+        elif kind != field.dataType:
+            column = column.cast(kind)
+        fields.append(column.alias(name, metadata=dict(field.metadata)))
+    return df.select(*fields)
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """`name`, or with `_2`, `_3` ... behind it where that (in lower case) is `taken` already."""
+    free, number = name, 1
+    while free.lower() in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
+
+
+def quoted(column: str) -> str:
+    """A top-level column's name for `F.col`, whatever characters it has."""
+    return "`{}`".format(column.replace("`", "``"))
+
+
+def _storable_name(name: str) -> str:
+    return re.sub(r"[ ,;{}()\n\t=]", "_", name)
+
+
+def _storable_type(kind: T.DataType) -> T.DataType:
+    if isinstance(kind, T.StructType):
+        return T.StructType(
+            [
+                T.StructField(_storable_name(field.name), _storable_type(field.dataType))
+                for field in kind
+            ]
+        )
+    if isinstance(kind, T.ArrayType):
+        return T.ArrayType(_storable_type(kind.elementType), kind.containsNull)
+    if isinstance(kind, T.MapType):
+        key, value = _storable_type(kind.keyType), _storable_type(kind.valueType)
+        return T.MapType(key, value, kind.valueContainsNull)
+    if isinstance(kind, T.TimestampNTZType):
+        return T.TimestampType()
+    plain = (T.NumericType, T.StringType, T.BinaryType, T.BooleanType, T.DateType, T.TimestampType)
+    return kind if isinstance(kind, plain) else T.StringType()
+
+
+def _writer(df: DataFrame, skipping: Sequence[str]) -> DataFrameWriter:
+    writer = df.write.format("delta").options(**_PROPERTIES)
+    return (
+        writer.option("delta.dataSkippingStatsColumns", ",".join(skipping)) if skipping else writer
+    )
+
+
+def _save(writer: DataFrameWriter, ref: str) -> None:
+    try:
+        if is_name(ref):
+            writer.saveAsTable(ref)
+        else:
+            writer.save(path_of(ref))
+    except AnalysisException as error:
+        if (error.getCondition() or "").startswith(_NO_SUCH_NAME):
+            raise _missing(ref, error) from None
+        raise
+
+
+def _missing(ref: str, error: AnalysisException) -> Exception:
+    """The UsageError for an `error` that means there is no such table, else the error itself."""
+    condition = error.getCondition() or ""
+    if is_name(ref):
+        if not condition.startswith((*_NO_SUCH_NAME, *_ABSENT, "DELTA_TABLE_ONLY_OPERATION")):
+            return error
+        schema = ref.rpartition(".")[0]
+        why = "no such schema" if condition.startswith("SCHEMA") else "no such table in the catalog"
+        what = schema if condition.startswith("SCHEMA") else ref
+        return UsageError(f"{what}: {why} (for a folder of that name write ./{ref})")
+    if condition.startswith("DELTA_TABLE_ONLY_OPERATION") or condition.startswith(_ABSENT):
+        return UsageError(f"{ref}: there is no Delta table")
+    return error

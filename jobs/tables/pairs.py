@@ -1,0 +1,43 @@
+"""The pairs table as other jobs see it: which columns are meant, and the keys that name a pair."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from ..core.errors import UsageError
+from ..core.settings import nearest
+from .delta import quoted
+
+
+def with_keys(
+    pairs: DataFrame,
+    uid_column: str = "uid",
+    image_column: str = "image",
+    image_path_column: str | None = None,
+    caption_column: str = "caption",
+) -> DataFrame:
+    """Rename the key columns to `uid`, `image` or `image_path`, `caption`; add the hashes.
+
+    `image_sha` is the hash of the bytes: the table's own column of that name if it has one (then a
+    rerun reads no image), else computed. With paths it is the hash of the path, which stands for an
+    image that never changes. `caption_sha` is always computed, so that an edited caption is seen.
+    Raises UsageError for a column that is not there.
+    """
+    image = image_path_column or image_column
+    for option, name in (("uid", uid_column), ("image", image), ("caption", caption_column)):
+        if name not in pairs.columns:
+            guess = nearest(name, pairs.columns)
+            hint = f"did you mean {guess}?" if guess else f"it has {', '.join(pairs.columns)}"
+            raise UsageError(f"--{option}-column: the pairs table has no column {name}; {hint}")
+    named = {
+        "uid": F.col(quoted(uid_column)).cast("string"),
+        "image_path" if image_path_column else "image": F.col(quoted(image)),
+        "caption": F.col(quoted(caption_column)),
+    }
+    keyed = pairs.withColumns(named)
+    content = F.col("image_path" if image_path_column else "image").cast("binary")
+    if "image_sha" not in pairs.columns:
+        keyed = keyed.withColumn("image_sha", F.sha2(F.coalesce(content, F.lit(b"")), 256))
+    text = F.coalesce(F.col("caption").cast("binary"), F.lit(b""))
+    return keyed.withColumn("caption_sha", F.sha2(text, 256))

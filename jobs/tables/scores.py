@@ -1,0 +1,71 @@
+"""The scores table: its columns, and the rows of it that need no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from udfs.spark import SCORES
+
+from . import delta
+
+KEYS = ("uid", "image_sha", "caption_sha", "copy")
+"""With `scorer`, what names a row: one row of the pairs table, scored by one scorer."""
+
+SCORES_TABLE = T.StructType(
+    [
+        delta.described("uid", T.StringType(), "key of the pair"),
+        delta.described(
+            "scorer", T.StringType(), "hash of model, prompt and settings that decide a score"
+        ),
+        delta.described(
+            "image_sha", T.StringType(), "SHA-256 of the image in hex (of its path, with paths)"
+        ),
+        delta.described("caption_sha", T.StringType(), "SHA-256 of the caption in hex"),
+        delta.described(
+            "copy", T.IntegerType(), "0, or 1, 2 ... for further rows that are just the same"
+        ),
+        *SCORES,
+        delta.described("attempts", T.IntegerType(), "how often the pair was tried"),
+        delta.described("run_id", T.StringType(), "the run that wrote the row"),
+        delta.described("scored_at", T.TimestampType(), "when"),
+    ]
+)
+
+ADDED = ("clip_score",)
+"""Columns that tables of earlier versions lack."""
+
+
+def create(spark: SparkSession, ref: str) -> None:
+    """Make an empty scores table unless there is one; give an older one the columns it lacks."""
+    delta.create(spark, ref, SCORES_TABLE, skipping=("uid", "scorer", "status", "run_id"))
+    there = delta.read(spark, ref).columns
+    for field in SCORES_TABLE:
+        if field.name in ADDED and field.name not in there:
+            kind, comment = field.dataType.simpleString(), field.metadata["comment"]
+            column = f"{field.name} {kind} COMMENT '{comment}'"
+            spark.sql(f"ALTER TABLE {delta.sql_name(ref)} ADD COLUMN ({column})").collect()
+
+
+def missing(columns: Sequence[str]) -> list[str]:
+    """The columns that make a scores table and are not among `columns`."""
+    return [f.name for f in SCORES_TABLE if f.name not in columns and f.name not in ADDED]
+
+
+def finished(rows: DataFrame, scorer: str, run_id: str) -> DataFrame:
+    """`rows` with the columns of SCORES_TABLE: missing ones null, those of the run filled in."""
+    given: dict[str, Column] = {
+        "scorer": F.lit(scorer),
+        "run_id": F.lit(run_id),
+        "scored_at": F.current_timestamp(),
+    }
+    columns = [
+        given.get(field.name, F.col(field.name) if field.name in rows.columns else F.lit(None))
+        .cast(field.dataType)
+        .alias(field.name)
+        for field in SCORES_TABLE
+    ]
+    return rows.select(*columns)

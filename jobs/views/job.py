@@ -1,0 +1,60 @@
+"""Keep the views that analysts use in the catalog: the tables, and pairs beside scores and fates.
+
+    mlm-filter views --output main.web --pairs main.web.pairs --scores main.web.scores \\
+                     --selection main.web.selection
+
+`scored_pairs` has each pair once for each scorer, `selected_pairs` each pair with its fate; other
+tables get a view if they are paths, or have another name. A rerun replaces the views: run it again
+when columns have been added.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+from pyspark.sql import SparkSession
+
+from ..core import job_runner
+from ..core.errors import UsageError
+from ..tables.sql_views import TablesConfig, create_views, views_of
+
+
+class ViewsConfig(TablesConfig):
+    """Keep the views that analysts use in the catalog."""
+
+    output: str = Field(description="where the views go: a schema, or catalog.schema")
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if self.limit is not None:
+            raise UsageError("views takes no --limit: a view is of the whole table")
+        if not re.fullmatch(r"[\w`-]+(\.[\w`-]+)?", self.output):
+            raise UsageError(f"--output {self.output} is not the name of a schema: main.web, say")
+        if not self.refs():
+            raise UsageError("there is nothing to make views of: give --pairs, --scores ...")
+        return self
+
+
+def run(spark: SparkSession, config: ViewsConfig) -> dict[str, Any]:
+    """Make the views; return their names."""
+    if config.dry_run:
+        names = [f"{config.output}.{view.name}" for view in views_of(spark, config.refs())]
+        job_runner.say(f"would make {', '.join(names)}")
+        return {"views": names, "dry_run": True}
+    names = create_views(spark, config.output, **config.refs())
+    for name in names:
+        job_runner.say(name)
+    return {"views": names}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run as a program; returns the exit code."""
+    return job_runner.main("views", ViewsConfig, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The command line as a person or a scheduler meets it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import Field
+from pyspark.sql import SparkSession
+
+from jobs import JOBS, cli
+from jobs.core.job_runner import UsageError, main
+from jobs.core.settings import JobConfig
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+class EchoConfig(JobConfig):
+    """Say something."""
+
+    text: str = Field(default="hello", description="what to say")
+
+
+def last_line(text: str) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads(text.splitlines()[-1])
+    return line
+
+
+def test_help_lists_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {job}" in shown for job in JOBS)
+
+
+def test_no_job_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_mistyped_job_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["scoer", "--pairs", "P"]) == 2
+    assert capsys.readouterr().err == "mlm-filter: unknown job scoer; did you mean score?\n"
+
+
+def test_help_of_a_job_starts_neither_java_nor_torch() -> None:
+    script = (
+        "import sys; from jobs.cli import main; code = main(['ingest', '--help']);"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+        env={"JAVA_HOME": "/nowhere", "PATH": ""},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--caption-column" in done.stdout
+
+
+def test_without_java_one_line_says_how_to_get_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_session(app: str) -> tuple[SparkSession, bool]:
+        return session._local_session(app), True
+
+    from jobs.core import session
+
+    monkeypatch.setattr(session, "get_spark", no_session)
+    monkeypatch.setattr("jobs.core.java.home", lambda: None)
+    assert main("echo", EchoConfig, lambda spark, config: {}, []) == 2
+    said = capsys.readouterr()
+    assert "Spark needs Java 17 or 21" in said.err
+    assert said.err.count("\n") == 1
+    assert last_line(said.out)["status"] == "usage_error"
+
+
+@pytest.mark.spark
+def test_a_job_ends_with_one_line_of_json(
+    spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body(session: SparkSession, config: EchoConfig) -> dict[str, Any]:
+        assert session is spark
+        return {"text": config.text, "mean": float("nan"), "counts": {"ok": 1}}
+
+    assert main("echo", EchoConfig, body, ["--text", "a\ud800"]) == 0
+    line = last_line(capsys.readouterr().out)
+    assert (line["job"], line["status"], line["mean"]) == ("echo", "ok", None)
+    assert line["counts"] == {"ok": 1}
+    assert {"run_id", "seconds"} <= line.keys()
+    assert spark.range(1).count() == 1  # the session that was there is still there
+
+
+@pytest.mark.spark
+def test_what_a_user_can_cause_is_told_without_a_trace(
+    spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(session: SparkSession, config: EchoConfig) -> dict[str, Any]:
+        raise UsageError("no such table")
+
+    def read(session: SparkSession, config: EchoConfig) -> dict[str, Any]:
+        return {"n": session.read.parquet("/nowhere").count()}
+
+    for body in (refuse, read):
+        assert main("echo", EchoConfig, body, []) == 2
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1
+        assert last_line(said.out)["status"] == "usage_error"
+
+
+@pytest.mark.spark
+def test_an_error_in_a_python_worker_is_cut_down_to_its_last_line(
+    spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(session: SparkSession, config: EchoConfig) -> dict[str, Any]:
+        def broken(batches: Any) -> Any:
+            raise ValueError("the model is not there")
+
+        return {"n": session.range(1).mapInArrow(broken, "id long").count()}
+
+    assert main("echo", EchoConfig, fail, []) == 1
+    said = capsys.readouterr()
+    assert last_line(said.out)["error"] == "ValueError: the model is not there"
+    assert "Traceback" not in said.err
+    assert "--debug" in said.err

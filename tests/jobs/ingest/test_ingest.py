@@ -1,0 +1,278 @@
+"""Pairs tables from every kind of source, and what becomes of what does not fit."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from test_tars import img2dataset, write_tar
+
+from jobs.core.errors import UsageError
+from jobs.ingest import job as ingest
+from jobs.ingest import sources
+from jobs.ingest.job import IngestConfig
+from jobs.tables import delta
+
+pytestmark = pytest.mark.spark
+EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def run(spark: SparkSession, folder: Path, **settings: Any) -> tuple[dict[str, Any], DataFrame]:
+    """Ingest into `folder`/pairs; the summary and the table."""
+    settings.setdefault("output", str(folder / "pairs"))
+    config = IngestConfig(**settings)
+    return ingest.run(spark, config), delta.read(spark, config.output)
+
+
+def rows(frame: DataFrame) -> list[dict[str, Any]]:
+    return [row.asDict() for row in frame.collect()]
+
+
+@pytest.fixture
+def odd_parquet(tmp_path: Path) -> Path:
+    """What people have: images as Hugging Face writes them, keys of numbers, texts of bytes."""
+    images = pa.array(
+        [{"bytes": b"one", "path": "1.jpg"}, {"bytes": b"two", "path": None}, None, None],
+        pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    )
+    texts = pa.array([b"a cat", b"lone \xed\xa0\x80 and \x00 \xff", b" ", None], pa.binary())
+    table = pa.table(
+        {
+            "image": images,
+            "text": texts,
+            "id": pa.array([1, 2, 2, None], pa.int64()),
+            "Caption": ["not this one"] * 4,
+            "clip score": [0.5] * 4,
+            "seen": pa.array([0] * 4, pa.timestamp("us")),
+        }
+    )
+    path = tmp_path / "odd 100%+.parquet"
+    pq.write_table(table, path)
+    return path
+
+
+def test_parquet_of_any_shape_becomes_pairs(
+    spark: SparkSession, tmp_path: Path, odd_parquet: Path
+) -> None:
+    summary, table = run(
+        spark,
+        tmp_path,
+        source="parquet",
+        input=str(odd_parquet),
+        caption_column="text",
+        uid_column="id",
+    )
+    counts = {name: summary[name] for name in summary if name.startswith(("rows", "dup"))}
+    assert counts == {
+        "rows_added": 4,
+        "rows": 4,
+        "rows_without_image": 2,
+        "rows_without_caption": 2,
+        "rows_without_uid": 1,
+        "duplicate_uids": 1,
+    }
+    extra = ["Caption_input", "clip_score", "seen"]
+    assert table.columns == [*delta.PAIRS.names, *extra]
+    assert table.schema["uid"].dataType.simpleString() == "string"
+    assert table.schema["seen"].dataType.simpleString() == "timestamp"
+    bytewise = table.withColumn("caption", F.col("caption").cast("binary"))
+    one, two, three, four = sorted(rows(bytewise), key=lambda row: row["uid"] or "~")
+    if two["image"] is None:
+        two, three = three, two
+    assert (one["uid"], one["source_path"], bytes(one["image"])) == ("1", "1.jpg", b"one")
+    assert one["image_sha"] == sha(b"one")
+    assert one["caption_sha"] == sha(b"a cat")
+    assert two["source_path"] == str(odd_parquet)  # with its percent, plus and space
+    assert bytes(two["caption"]) == b"lone \xed\xa0\x80 and \x00 \xff"
+    assert two["caption_sha"] == sha(bytes(two["caption"]))
+    assert three["image_sha"] == four["image_sha"] == four["caption_sha"] == EMPTY
+
+
+def test_a_uid_that_is_not_given_is_a_hash_of_the_pair(
+    spark: SparkSession, tmp_path: Path, odd_parquet: Path
+) -> None:
+    settings = {"source": "parquet", "input": str(odd_parquet), "caption_column": "text"}
+    _, table = run(spark, tmp_path, **settings)
+    for row in rows(table.drop("caption")):
+        text = row["image_sha"] + row["caption_sha"] + row["source_path"]
+        assert row["uid"] == sha(text.encode())[:32]
+    # A table of pairs goes in again as it is, whatever order its rows are in.
+    _, again = run(
+        spark, tmp_path, source="delta", input=str(tmp_path / "pairs"), output=str(tmp_path / "p2")
+    )
+    assert again.exceptAll(table).isEmpty()
+    assert again.columns == table.columns
+
+
+def test_existing_tables_are_safe_and_reruns_add_nothing(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    settings: dict[str, Any] = {"source": "parquet", "input": str(data)}
+    pq.write_table(pa.table({"image": [b"1", b"2"], "caption": ["a", None]}), data / "1.parquet")
+    assert run(spark, tmp_path, **settings)[0]["rows_added"] == 2
+    with pytest.raises(UsageError, match="exists already .version 0.; --mode append"):
+        run(spark, tmp_path, **settings)
+    assert run(spark, tmp_path, **settings, mode="append")[0]["rows_added"] == 0
+    more = pa.table({"image": [b"3"], "caption": ["c"], "book": ["b"]})
+    pq.write_table(more, data / "2.parquet")
+    summary, table = run(spark, tmp_path, **settings, mode="append")
+    assert (summary["rows_added"], summary["rows"]) == (1, 3)
+    assert "book" in table.columns
+    summary, table = run(spark, tmp_path, **settings, mode="overwrite", limit=2)
+    assert table.count() == summary["rows"] == 2
+
+
+def test_nothing_is_written_by_a_dry_run_or_bad_usage(
+    spark: SparkSession, tmp_path: Path, odd_parquet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "pairs"
+    line = ["--source", "parquet", "--input", str(odd_parquet), "--output", str(output)]
+    assert ingest.main([*line, "--caption-column", "text", "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["rows_estimated"] == 4
+    assert "image: <3 bytes>" in said.err
+    for wrong, message in [
+        (["--caption-column", "txt"], "has no column txt; did you mean text?"),
+        (["--caption-column", "image"], "--caption-column needs text"),
+        (["--image-column", "text", "--caption-column", "id", "--uid-column", "idd"], "mean id?"),
+        (["--image-column", "id", "--caption-column", "text"], "id of"),
+        (["--source", "folder"], "--source folder needs --captions"),
+        (["--source", "webdataset", "--input", str(tmp_path)], "there is no .tar file"),
+        (["--source", "delta", "--input", str(tmp_path)], "there is no Delta table"),
+        (["--input", str(tmp_path / "none")], "there is no such file or folder"),
+        (["--input", __file__], "cannot be read as Parquet"),
+        (["--output", str(tmp_path)], "something else than a Delta table"),
+    ]:
+        assert ingest.main([*line, *wrong]) == 2
+        said = capsys.readouterr()
+        assert message in said.err
+        assert "Traceback" not in said.err
+        assert json.loads(said.out)["status"] == "usage_error"
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("scheme", ["", "file:"])
+def test_a_folder_and_its_captions_by_path(
+    spark: SparkSession, tmp_path: Path, scheme: str
+) -> None:
+    images = tmp_path / "my images"
+    (images / "sub=1").mkdir(parents=True)
+    for name in ("a 1.jpg", "sub=1/a 1.jpg", "ü%20.PNG", "_DSC1.jpg", "lonely.webp", "x.txt"):
+        (images / name).write_bytes(name.encode())
+    captions = tmp_path / "captions.csv"
+    captions.write_text(
+        "image,caption,licence\n"
+        './a 1.jpg,"two\nlines, ""quoted""",CC0\n'
+        "sub=1\\a 1.jpg,b\\c,\n"
+        "ü%20.PNG,first,\n"
+        "ü%20.PNG,second,\n"
+        "_DSC1.jpg,hidden,\n"
+        "missing.jpg,no file,\n",
+        encoding="utf-8-sig",
+    )
+    summary, table = run(
+        spark, tmp_path, source="folder", input=scheme + str(images), captions=str(captions)
+    )
+    hidden = 0 if scheme else 1  # Spark's own listing leaves out what begins with `_`
+    assert summary["rows"] == 4 + hidden
+    assert summary["images"] == 4 + hidden
+    assert (summary["unmatched_images"], summary["unmatched_captions"]) == (1, 2 - hidden)
+    assert summary["unmatched_images_such_as"] == [f"{scheme}{images}/lonely.webp"]
+    found = {row["caption"]: row for row in rows(table)}
+    assert bytes(found['two\nlines, "quoted"']["image"]) == b"a 1.jpg"
+    assert found['two\nlines, "quoted"']["licence"] == "CC0"
+    assert bytes(found["b\\c"]["image"]) == b"sub=1/a 1.jpg"
+    assert found["second"]["image_sha"] == sha("ü%20.PNG".encode())
+    assert found["second"]["file_name"] == "ü%20.PNG"
+    assert found["second"]["source_path"] == f"{scheme}{images}/ü%20.PNG"
+    assert ("hidden" in found) is bool(hidden)
+
+
+def test_captions_may_give_names_or_stems_but_not_ambiguous_ones(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    for name in ("one/1.jpg", "two/2.JPEG", "one/3.png", "two/3.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(name.encode())
+    captions = tmp_path / "captions.jsonl"
+    lines: list[dict[str, Any]] = [{"id": n, "text": f"number {n} \ud800"} for n in (1, 2, 3)]
+    captions.write_text("\n".join(map(json.dumps, lines)))
+    summary, table = run(
+        spark,
+        tmp_path,
+        source="folder",
+        input=str(tmp_path / "images"),
+        captions=str(captions),
+        path_column="id",
+        caption_column="text",
+    )
+    assert (summary["rows"], summary["unmatched_captions"]) == (2, 1)
+    assert {row["caption"] for row in rows(table)} == {"number 1 ?", "number 2 ?"}
+    shutil.rmtree(tmp_path / "pairs")
+    captions.write_text('{"file": "nowhere.jpg", "caption": "x"}')
+    with pytest.raises(UsageError, match="no caption of .* names an image"):
+        run(
+            spark,
+            tmp_path,
+            source="folder",
+            input=str(tmp_path / "images"),
+            captions=str(captions),
+        )
+
+
+@pytest.mark.parametrize("scheme", ["", "file:"])
+def test_tars_are_read_to_where_they_break(
+    spark: SparkSession, tmp_path: Path, scheme: str
+) -> None:
+    data = tmp_path / "tars"
+    data.mkdir()
+    write_tar(data / "00000.tar", img2dataset(3))
+    whole = write_tar(data / "00001.tar", img2dataset(3)).read_bytes()
+    (data / "00001.tar").write_bytes(whole[: 7680 + 1000])
+    write_tar(data / "00002.tar", {"a.png": b"no uid", "b.png": b"nor this"})
+    summary, table = run(spark, tmp_path, source="webdataset", input=scheme + str(data))
+    assert (summary["tars"], summary["rows"], summary["read_errors"]) == (3, 7, 1)
+    assert summary["rows_without_image"] == 1
+    assert summary["duplicate_uids"] == 1  # the two tars begin alike
+    assert summary["rows_without_uid"] == 0
+    assert {"key", "url", "metadata", "read_error"} <= set(table.columns)
+    good = rows(table.where("read_error IS NULL").orderBy("source_path"))
+    assert [row["caption"] for row in good] == [
+        *("caption 0", "caption 1", "caption 2", "caption 0"),
+        *(None, None),
+    ]
+    assert len({row["uid"] for row in good}) == 5
+    assert good[1]["source_path"] == f"{scheme}{data}/00000.tar#00001.jpg"
+    assert good[1]["image_sha"] == sha(b"\1" * 5000)
+
+
+def test_the_samples_are_whole(spark: SparkSession, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    summary, table = run(spark, tmp_path, source="samples")
+    assert summary["rows"] >= 240
+    problems = ("rows_without_image", "rows_without_caption", "duplicate_uids")
+    assert [summary[name] for name in problems] == [0, 0, 0]
+    cat = table.where("file = 'chelsea.png' AND kind = 'excellent'").select("image", "source_path")
+    (row,) = cat.collect()
+    assert bytes(row["image"]).startswith(b"\x89PNG")
+    assert row["source_path"] == "skimage/data/chelsea.png"
+
+
+def test_samples_without_their_wheel_are_bad_usage(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="pip install"):
+        sources.samples(spark)

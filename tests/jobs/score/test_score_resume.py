@@ -1,0 +1,76 @@
+"""The score job on a table that it knows: runs that died, rows that are new or failed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from tiny_pairs import GOOD, Score, answers, good_rows, write
+
+from jobs.score import job as score
+from jobs.tables import delta
+
+pytestmark = pytest.mark.spark
+
+
+def test_a_run_that_dies_is_taken_up_where_it_stopped(
+    spark: SparkSession, run_score: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = write(spark, tmp_path / "pairs", good_rows(90), files=3)
+    original = score._append
+    appended: list[int] = []
+
+    def dies(*arguments: Any) -> int:
+        if len(appended) == 2:
+            raise RuntimeError("the machine is gone")
+        appended.append(original(*arguments))
+        return appended[-1]
+
+    monkeypatch.setattr(score, "_append", dies)
+    with pytest.raises(RuntimeError):
+        run_score(pairs=pairs, scores=str(tmp_path / "scores"), slice_rows=20)
+    monkeypatch.undo()
+    summary = run_score(pairs=pairs, scores=str(tmp_path / "scores"))
+    assert summary["rows"] == 90 - sum(appended)
+    found = [row["uid"] for row in answers(spark, str(tmp_path / "scores"))]
+    assert sorted(found) == sorted(uid for uid, _, _ in good_rows(90))
+
+
+def test_only_what_is_new_or_changed_is_scored(
+    spark: SparkSession, run_score: Score, scoring_model: str, tmp_path: Path
+) -> None:
+    pairs = write(spark, tmp_path / "pairs", good_rows(30))
+    scores = str(tmp_path / "scores")
+    assert run_score(pairs=pairs, scores=scores, limit=10)["rows"] == 10
+    assert run_score(pairs=pairs, scores=scores, limit=10)["rows"] == 0
+    assert run_score(pairs=pairs, scores=scores)["rows"] == 20
+    changed = good_rows(31)
+    changed[3] = (changed[3][0], changed[3][1], "another caption")
+    write(spark, tmp_path / "pairs", changed)
+    assert run_score(pairs=pairs, scores=scores, dry_run=True)["rows"] == 2
+    assert run_score(pairs=pairs, scores=scores)["rows"] == 2
+    other = run_score(pairs=pairs, scores=scores, max_caption_tokens=16)  # another scorer
+    assert other["rows"] == 31
+    assert len(answers(spark, scores)) == 63
+
+
+def test_failed_rows_are_scored_again_when_asked(
+    spark: SparkSession, run_score: Score, tmp_path: Path
+) -> None:
+    picture_file = tmp_path / "late.png"
+    rows = [("a", str(picture_file), "a cat"), ("b", str(tmp_path / "never.png"), "a dog")]
+    frame = spark.createDataFrame(rows, "uid string, image_path string, caption string")
+    delta.overwrite(frame, str(tmp_path / "pairs"))
+    options: dict[str, Any] = {
+        "pairs": str(tmp_path / "pairs"),
+        "scores": str(tmp_path / "scores"),
+        "image_path_column": "image_path",
+    }
+    assert run_score(**options)["statuses"] == {"bad_image": 2}
+    picture_file.write_bytes(GOOD[0])
+    assert run_score(**options)["rows"] == 0
+    assert run_score(**options, retry=["bad_image"])["statuses"] == {"bad_image": 1, "ok": 1}
+    found = {row["uid"]: row for row in answers(spark, str(tmp_path / "scores"))}
+    assert len(found) == 2
+    assert found["a"]["status"] == "ok"
+    assert found["b"]["attempts"] == 2

@@ -1,0 +1,222 @@
+"""The signals job on Spark and Delta: each row once, whatever the rows, whatever the partitions."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pictures import encoded
+from PIL import Image
+from pyspark.sql import Row, SparkSession
+from pyspark.sql import functions as F
+from test_images import DAMAGED
+from test_signals import photo
+
+from jobs.signals import job as signals
+from jobs.signals import near_duplicates
+from jobs.signals.job import SignalsConfig, main
+from jobs.signals.near_duplicates import claims_of
+from jobs.tables import delta
+from jobs.tables.signals import SIGNALS_TABLE
+from udfs.signals import perceptual
+
+pytestmark = pytest.mark.spark
+
+LONG = "A detailed caption about a red boat that lies at a wooden pier in the evening sun"
+WHITE = [
+    encoded(Image.new("RGB", size, "white"), kind)
+    for size, kind in (((9, 9), "PNG"), ((80, 60), "JPEG"))
+]
+
+
+def variants(seed: int) -> list[bytes]:
+    """A picture as it was, compressed, and made smaller."""
+    image = photo(seed, 320, 240)
+    small = image.resize((160, 120), Image.Resampling.LANCZOS)
+    return [encoded(image), encoded(image, "JPEG", quality=60), encoded(small, "WEBP", quality=80)]
+
+
+def pairs_rows() -> list[tuple[str | None, bytes | None, Any]]:
+    """Uid, image, caption of all sorts."""
+    rows: list[Any] = [
+        (f"own-{n}", encoded(photo(n)), f"caption {n} of its own {n}") for n in range(8)
+    ]
+    for group, seed in (("boat", 100), ("tree", 101)):
+        rows += [(f"{group}-{n}", data, f"{group} {n}") for n, data in enumerate(variants(seed))]
+    words = ("four words that differ", "spring", "at the lake", "one image, many captions")
+    rows += [(f"same-{n}", encoded(photo(50)), caption) for n, caption in enumerate(words)]
+    rows += [("twin", encoded(photo(51)), "twins"), ("twin", encoded(photo(51)), "twins")]
+    rows += [("white-0", WHITE[0], "nothing"), ("white-1", WHITE[1], "at all")]
+    rows += [(f"damaged-{name}", data, "two words") for name, (data, _) in DAMAGED.items()]
+    rows += [
+        ("long-0", encoded(photo(60)), LONG),
+        ("long-1", encoded(photo(61)), LONG.upper() + "  "),
+        ("long-2", encoded(photo(62)), LONG.replace("evening", "morning")),
+        (None, encoded(photo(63)), "no key"),
+        (None, encoded(photo(63), "JPEG"), "no key either"),
+        ("no-caption", encoded(photo(64)), None),
+        ("blank", encoded(photo(65)), b" \n"),
+        ("bytes", encoded(photo(66)), b"caf\xe9 in Paris \xed\xa0\x80"),
+        ("german", encoded(photo(67)), "Ein brauner Hund im Park"),
+    ]
+    return rows
+
+
+def write(spark: SparkSession, folder: Path, rows: list[Any], files: int) -> str:
+    """A pairs table; captions go in as bytes, so that they may hold anything."""
+    raw = [(u, i, c.encode() if isinstance(c, str) else c) for u, i, c in rows]
+    frame = spark.createDataFrame(raw, "uid string, image binary, caption binary")
+    frame = frame.withColumn("caption", F.col("caption").cast("string")).repartition(files)
+    delta.overwrite(frame, str(folder), skipping=("uid",))
+    return str(folder)
+
+
+def content(spark: SparkSession, ref: str) -> Counter[Row]:
+    return Counter(delta.read(spark, ref).collect())
+
+
+def test_signals_of_all_sorts_of_pairs(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pairs_rows()
+    pairs = write(spark, tmp_path / "pairs", rows, files=3)
+    output = str(tmp_path / "signals")
+    summary = signals.run(spark, SignalsConfig(pairs=pairs, output=output))
+    table = delta.read(spark, output)
+    assert table.schema.names == SIGNALS_TABLE.names
+    assert all(field.metadata.get("comment") for field in table.schema)
+    found = table.collect()
+    assert len(found) == summary["rows"] == len(rows)
+    assert Counter(row["uid"] for row in found) == Counter(uid for uid, *_ in rows)
+    by_uid = {row["uid"]: row for row in found}
+
+    for name in DAMAGED:
+        row = by_uid[f"damaged-{name}"]
+        assert row["signal_status"] == "bad_image", name
+        assert (row["phash"], row["near_image_copies"]) == (None, None)
+        assert (row["image_copies"] is None) == (name in ("null", "empty"))
+        assert row["caption_words"] == 2
+    assert summary["statuses"] == {
+        "bad_image": len(DAMAGED),
+        "empty_caption": 2,
+        "ok": len(rows) - len(DAMAGED) - 2,
+    }
+    one = by_uid["boat-2"]
+    sizes = (one["width"], one["height"], one["shorter_side"], one["aspect_ratio"])
+    assert sizes == (160, 120, 120, 160 / 120)
+    assert by_uid["german"]["language"] == "de"
+    assert by_uid["bytes"]["caption_characters"] == 17
+    assert by_uid["no-caption"]["caption_copies"] is None
+    assert by_uid["blank"]["near_caption_copies"] is None
+
+    # Exact copies: counted, and one of each image stands for the others.
+    first = {
+        row["uid"]: row["hash"]
+        for row in table.select("uid", F.xxhash64("uid").alias("hash")).collect()
+    }
+    same = [f"same-{n}" for n in range(4)]
+    keep = min(same, key=first.__getitem__)
+    for uid in same:
+        row = by_uid[uid]
+        assert (row["image_copies"], row["near_image_copies"]) == (4, 4)
+        assert (row["caption_copies"], row["near_caption_of"]) == (1, None)
+        assert row["duplicate"] == (uid != keep)
+        assert row["near_image_of"] == (None if uid == keep else keep)
+    twins = [row for row in found if row["uid"] == "twin"]
+    assert {(row["image_copies"], row["caption_copies"]) for row in twins} == {(2, 2)}
+    assert sorted(row["duplicate"] for row in twins) == [False, True]
+    assert by_uid["damaged-html"]["caption_copies"] == len(DAMAGED)
+    assert summary["duplicates"] == 3 + 1
+
+    # Near copies: of images by re-encoding and resizing, of captions by case and a word.
+    groups = {
+        "near_image": [["boat-0", "boat-1", "boat-2"], ["tree-0", "tree-1", "tree-2"]],
+        "near_caption": [["long-0", "long-1", "long-2"]],
+    }
+    groups["near_image"].append(["white-0", "white-1"])
+    for kind, several in groups.items():
+        for group in several:
+            keep = min(group, key=first.__getitem__)
+            for uid in group:
+                row = by_uid[uid]
+                assert row[f"{kind}_copies"] == len(group), uid
+                assert row[f"{kind}_of"] == (None if uid == keep else keep)
+    assert by_uid["white-0"]["phash"] == perceptual.FLAT
+    unnamed = [row for row in found if row["uid"] is None]
+    assert [row["near_image_copies"] for row in unnamed] == [2, 2]
+    for number in range(8):
+        row = by_uid[f"own-{number}"]
+        assert (row["near_image_of"], row["near_image_copies"]) == (None, 1)
+    assert summary["languages"]["de"] >= 1
+
+    # The same from other partitions, and where claims are found by rounds of joins.
+    monkeypatch.setattr(near_duplicates, "COLLECTED_EDGES", 0)
+    random.Random(1).shuffle(rows)
+    pairs = write(spark, tmp_path / "shuffled", rows, files=1)
+    again = str(tmp_path / "again")
+    signals.run(spark, SignalsConfig(pairs=pairs, output=again))
+    assert content(spark, again) == content(spark, output)
+
+
+def test_usage_limit_and_single_signals(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(f"uid-{n}", b"no image", f"words {n}") for n in range(30)]
+    pairs, output = write(spark, tmp_path / "pairs", rows, files=2), str(tmp_path / "signals")
+
+    def call(*words: str) -> dict[str, Any]:
+        code = main(["--pairs", pairs, *words])
+        said: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return {"code": code} | said
+
+    dry = call("--output", output, "--dry-run")
+    assert (dry["code"], dry["rows"]) == (0, 30)
+    assert not delta.exists(spark, output)
+    # Ten rows, the same that `score --limit` takes; an image that nobody asks about is not read.
+    done = call("--output", output, "--signal", "length", "--limit", "10")
+    assert (done["code"], done["rows"], done["statuses"]) == (0, 10, {"ok": 10})
+    wanted = delta.read(spark, pairs).orderBy(F.xxhash64("uid")).limit(10)
+    table = delta.read(spark, output)
+    assert {row[0] for row in table.select("uid").collect()} == {
+        row[0] for row in wanted.select("uid").collect()
+    }
+    assert {row[0] for row in table.select("language").collect()} == {None}
+    for words, said in {
+        ("--output", pairs): "is the pairs table",
+        ("--output", output, "--signal", "sizes"): "sizes",
+        ("--output", output, "--image-distance", "9"): "image-distance",
+        ("--output", output, "--caption-column", "captoin"): "did you mean caption",
+    }.items():
+        refused = call(*words)
+        assert refused["code"] == 2
+        assert said in refused["error"]
+    delta.overwrite(spark.range(1), str(tmp_path / "other"))
+    assert call("--output", str(tmp_path / "other"))["code"] == 2
+
+
+NODE = "struct<absent: int, hash: bigint, name: string>"
+
+
+def test_stars_by_rounds_equal_stars_on_the_driver(spark: SparkSession) -> None:
+    rng = random.Random(3)
+    nodes = [(0, rng.randrange(-99, 99), f"n{n}") for n in range(80)]
+    drawn = (sorted(rng.sample(nodes, 2)) for _ in range(150))
+    edges = {(small, big) for small, big in drawn}
+    frame = spark.createDataFrame(sorted(edges), f"small {NODE}, big {NODE}")
+    rounds = near_duplicates.claims_by_rounds(frame).collect()
+    assert {row["name"]: row["star"] for row in rounds} == claims_of(edges)
+    assert near_duplicates.claims_by_rounds(frame.limit(0)).collect() == []
+
+
+def test_a_key_that_many_share_costs_no_square(spark: SparkSession) -> None:
+    nodes = [((0, n, f"n{n}"), [7, 100 + n // 2]) for n in range(6)]
+    frame = spark.createDataFrame(nodes, f"node {NODE}, keys array<bigint>")
+
+    def found(most: int) -> set[tuple[int, int]]:
+        pairs = near_duplicates.candidates(frame, "keys", most).collect()
+        return {(row["small"]["hash"], row["big"]["hash"]) for row in pairs}
+
+    assert found(6) == {(a, b) for b in range(6) for a in range(b)}
+    assert found(5) == {(0, b) for b in range(1, 6)} | {(2, 3), (4, 5)}

@@ -1,0 +1,348 @@
+"""Tiny randomly initialised models of four families, and two dual encoders, built on the spot: real
+code, no downloads.
+
+Each builder writes an ordinary Hugging Face folder (weights, config, processor with chat template)
+and returns its path. Text is encoded byte by byte, so every digit is one token and any text works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SPECIAL = ("<pad>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tokenizer(extra: tuple[str, ...] = (), merges: bool = False, **named: str) -> Any:
+    """A byte-level tokenizer; `merges=True` spells every number of up to three digits with one
+    token, as Llama 3 does."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    pairs: list[tuple[str, str]] = []
+    if merges:
+        for number in range(10, 1000):
+            text = str(number)
+            pairs.append((text[:-1], text[-1]))
+            vocabulary[text] = len(vocabulary)
+        pairs.sort(key=lambda pair: len(pair[0]))
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens([AddedToken(t, special=True) for t in (*SPECIAL, *extra)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<bos>",
+        eos_token="<|im_end|>",
+        pad_token="<pad>",
+        extra_special_tokens={"image_token": "<image>", "video_token": "<video>", **named},
+        padding_side="left",
+    )
+
+
+def _text(config: type[Any], tok: Any, **more: Any) -> Any:
+    return config(
+        vocab_size=len(tok),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        pad_token_id=tok.pad_token_id,
+        bos_token_id=tok.bos_token_id,
+        eos_token_id=tok.eos_token_id,
+        **more,
+    )
+
+
+def _save(model_type: type[Any], config: Any, processor: Any, folder: Path) -> Path:
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = model_type(config).eval()
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "norm" not in name:  # far enough from uniform to tell apart
+                parameter.data.normal_(0, 0.15)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def llava(folder: Path, merges: bool = False) -> Path:
+    """CLIP vision tower, 2-layer projector, Llama."""
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tok = tokenizer(merges=merges)
+    vision = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=8,
+        projection_dim=32,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=_text(LlamaConfig, tok),
+        image_token_index=tok.convert_tokens_to_ids("<image>"),
+        vision_feature_select_strategy="default",
+        vision_feature_layer=-1,
+    )
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        ),
+        tokenizer=tok,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT.replace("IMAGE", "<image>\n"),
+    )
+    return _save(LlavaForConditionalGeneration, config, processor, folder)
+
+
+def qwen2_5_vl(folder: Path) -> Path:
+    """Qwen2.5-VL: pictures of any size, positions in three dimensions."""
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+    )
+    from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig
+
+    tok = tokenizer(
+        ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),
+        image_token="<|image_pad|>",
+        video_token="<|video_pad|>",
+    )
+    config = Qwen2_5_VLConfig(
+        text_config=_text(
+            Qwen2_5_VLTextConfig,
+            tok,
+            rope_parameters={"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
+        ).to_dict(),
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 4,
+            "out_hidden_size": 32,
+            "patch_size": 8,
+            "window_size": 32,
+            "fullatt_block_indexes": [1],
+        },
+        image_token_id=tok.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tok.convert_tokens_to_ids("<|video_pad|>"),
+        vision_start_token_id=tok.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=tok.convert_tokens_to_ids("<|vision_end|>"),
+    )
+    bounds = {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
+    processor = Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=8, size=bounds),
+        tokenizer=tok,
+        video_processor=Qwen2VLVideoProcessor(patch_size=8),
+        chat_template=CHAT.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>"),
+    )
+    return _save(Qwen2_5_VLForConditionalGeneration, config, processor, folder)
+
+
+def internvl(folder: Path) -> Path:
+    """InternVL: the starter model's family."""
+    from transformers import (
+        GotOcr2ImageProcessor,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+        InternVLVisionConfig,
+        LlamaConfig,
+    )
+
+    tok = tokenizer(
+        ("<img>", "</img>", "<IMG_CONTEXT>"),
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+    )
+    vision = InternVLVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=[32, 32],
+        patch_size=[8, 8],
+    )
+    config = InternVLConfig(
+        vision_config=vision,
+        text_config=_text(LlamaConfig, tok),
+        image_token_id=tok.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    processor = InternVLProcessor(
+        image_processor=GotOcr2ImageProcessor(
+            size={"height": 32, "width": 32}, crop_to_patches=True, min_patches=1, max_patches=4
+        ),
+        tokenizer=tok,
+        video_processor=InternVLVideoProcessor(size={"height": 32, "width": 32}),
+        image_seq_length=4,
+        chat_template=CHAT.replace("IMAGE", "<IMG_CONTEXT>\n"),
+    )
+    return _save(InternVLForConditionalGeneration, config, processor, folder)
+
+
+def idefics3(folder: Path) -> Path:
+    """Idefics3 (SmolVLM's family): pictures split into tiles, a padded tile dimension."""
+    from transformers import (
+        Idefics3Config,
+        Idefics3ForConditionalGeneration,
+        Idefics3ImageProcessor,
+        Idefics3Processor,
+        LlamaConfig,
+    )
+
+    tags = [f"<row_{i + 1}_col_{j + 1}>" for i in range(6) for j in range(6)]
+    tok = tokenizer(
+        ("<fake_token_around_image>", "<end_of_utterance>", "<global-img>", *tags),
+    )
+    config = Idefics3Config(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        text_config=_text(LlamaConfig, tok),
+        image_token_id=tok.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+    )
+    processor = Idefics3Processor(
+        image_processor=Idefics3ImageProcessor(
+            size={"longest_edge": 64}, max_image_size={"longest_edge": 32}
+        ),
+        tokenizer=tok,
+        image_seq_len=4,
+        chat_template=CHAT.replace("IMAGE", "<image>"),
+    )
+    return _save(Idefics3ForConditionalGeneration, config, processor, folder)
+
+
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "llava": llava,
+    "qwen2_5_vl": qwen2_5_vl,
+    "internvl": internvl,
+    "idefics3": idefics3,
+}
+
+
+def _text_tower_tokenizer(longest: int) -> Any:
+    """The byte tokenizer as CLIP's: <bos> and <eos> around each text, `longest` tokens at most."""
+    from tokenizers.processors import TemplateProcessing
+
+    tok = tokenizer()
+    tok.eos_token, tok.model_max_length, tok.padding_side = "<eos>", longest, "right"
+    ids = [(name, tok.convert_tokens_to_ids(name)) for name in ("<bos>", "<eos>")]
+    tok.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=ids
+    )
+    return tok
+
+
+_TOWER: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+
+
+def clip(folder: Path) -> Path:
+    """CLIP: a causal text tower of 77 tokens that reads a text off its first <eos>."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+    tok = _text_tower_tokenizer(77)
+    text = _TOWER | {
+        "vocab_size": len(tok),
+        "max_position_embeddings": 77,
+        "bos_token_id": tok.bos_token_id,
+        "eos_token_id": tok.eos_token_id,
+        "pad_token_id": tok.pad_token_id,
+    }
+    config = CLIPConfig(
+        text_config=text,
+        vision_config=_TOWER | {"image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    image_processor = CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    return _save(CLIPModel, config, CLIPProcessor(image_processor, tok), folder)
+
+
+def siglip(folder: Path) -> Path:
+    """SigLIP: a text tower that reads a text off the last of 64 tokens, always, and has no mask."""
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
+
+    tok = _text_tower_tokenizer(64)
+    tok.model_input_names = ["input_ids"]
+    config = SiglipConfig(
+        text_config=_TOWER
+        | {"vocab_size": len(tok), "max_position_embeddings": 64, "projection_size": 32},
+        vision_config=_TOWER | {"image_size": 32, "patch_size": 8},
+    )
+    image_processor = SiglipImageProcessor(size={"height": 32, "width": 32})
+    return _save(SiglipModel, config, SiglipProcessor(image_processor, tok), folder)
+
+
+def standin_towers() -> Any:
+    """Random towers of the stand-in's two kinds, as `udfs.baseline.model.towers` gives the real ones."""
+    import torch
+    from transformers import (
+        BertConfig,
+        BertModel,
+        GotOcr2ImageProcessor,
+        InternVLVisionConfig,
+        InternVLVisionModel,
+    )
+
+    from udfs.baseline.model import Towers
+
+    tok = _text_tower_tokenizer(64)
+    size = {"height": 32, "width": 32}
+    pictures = GotOcr2ImageProcessor(size=size, crop_to_patches=False, min_patches=1, max_patches=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vision = InternVLVisionModel(
+            InternVLVisionConfig(
+                **_TOWER, image_size=[32, 32], patch_size=[8, 8], use_mean_pooling=False
+            )
+        )
+        text = BertModel(BertConfig(**_TOWER, vocab_size=len(tok)), add_pooling_layer=False)
+        for model in (vision, text):
+            for name, parameter in model.named_parameters():
+                if parameter.ndim > 1 and "norm" not in name:
+                    parameter.data.normal_(0, 0.15)
+    return Towers(vision.eval(), pictures, text.eval(), tok)
+
+
+DUAL_ENCODERS: dict[str, Callable[[Path], Path]] = {"clip": clip, "siglip": siglip}

@@ -1,0 +1,147 @@
+"""Tars as they are found: whole, cut off, overwritten in the middle; no Spark needed."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from udfs.inputs import image_files, tars
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def img2dataset(number: int) -> dict[str, bytes]:
+    """Members of so many samples, each image 5,000 bytes."""
+    members: dict[str, bytes] = {}
+    for n in range(number):
+        about = {"uid": f"{n:032x}", "url": f"http://a.example/{n}", "width": 9, "caption": "no"}
+        members[f"{n:05d}.jpg"] = bytes([n]) * 5000
+        members[f"{n:05d}.txt"] = f"caption {n}".encode()
+        members[f"{n:05d}.json"] = json.dumps(about).encode()
+    return members
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return list(tars.read_tar(str(path)))
+
+
+def test_samples_of_img2dataset(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "00000.tar", img2dataset(2))
+    first, second = read(path)
+    assert first["uid"] == "0" * 32
+    assert second["image"] == b"\1" * 5000
+    assert second["caption"] == b"caption 1"
+    assert second["url"] == "http://a.example/1"
+    assert second["source_path"] == f"{path}#00001.jpg"
+    assert json.loads(second["metadata"])["width"] == 9
+    assert second["read_error"] is None
+
+
+def test_names_and_texts_of_other_writers(tmp_path: Path) -> None:
+    members = {
+        "a/1.JPEG": b"1",
+        "a/1.json": b'{"caption": "from json \\ud83d", "uid": 7}',
+        "a/._2.png": b"a Mac's note",
+        "a/2.seg.png": b"2",
+        "a/2.webp": b"a second image",
+        "a/2.txt": b"\xff\x00 bytes as they are",
+        "b/1.txt": b"no image",
+        "README": b"not a sample",
+        "b/2.gif": b"3",
+        "b/2.json": b"[" * 100_000,
+    }
+    rows = read(write_tar(tmp_path / "x.tar", members))
+    assert [(row["key"], row["image"], row["caption"]) for row in rows] == [
+        ("a/1", b"1", b"from json ?"),
+        ("a/2", b"2", b"\xff\x00 bytes as they are"),
+        ("b/1", None, b"no image"),
+        ("b/2", b"3", None),
+    ]
+    assert rows[0]["uid"] == "7"
+    assert not any(row["read_error"] for row in rows)
+
+
+def test_a_tar_that_is_cut_off_gives_what_stands_before(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "whole.tar", img2dataset(20)).read_bytes()
+    for cut in range(0, 40_000, 512 + 7):
+        path = tmp_path / "cut.tar"
+        path.write_bytes(whole[:cut])
+        rows = read(path)
+        good = [row for row in rows if not row["read_error"]]
+        assert [row["caption"] for row in good] == [b"caption %d" % n for n in range(len(good))]
+        assert all(len(row["image"]) == 5000 for row in good)
+        assert len(good) >= cut // 7680 - 1  # a sample is 15 blocks
+        assert sum(bool(row["read_error"]) for row in rows) == 1
+        assert rows[-1]["read_error"].startswith("the tar is broken: ")
+
+
+def test_a_missing_end_is_noticed_between_members_too(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "whole.tar", img2dataset(2)).read_bytes()
+    path = tmp_path / "cut.tar"
+    path.write_bytes(whole[:7680])  # the first sample, to the byte
+    whole_sample, rest = read(path)
+    assert whole_sample["read_error"] is None
+    assert (rest["key"], rest["source_path"]) == (None, str(path))
+    assert "without an end mark" in rest["read_error"]
+
+
+def test_damage_in_the_middle_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", img2dataset(5))
+    data = bytearray(path.read_bytes())
+    data[2 * 7680 : 2 * 7680 + 300] = b"?" * 300  # the header of 00002.jpg
+    path.write_bytes(data)
+    rows = read(path)
+    assert [row["key"] for row in rows] == ["00000", "00001", None]
+    assert rows[-1]["read_error"] == "the tar is broken: invalid header"
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>not found</html>", b"\x1f\x8b broken gzip"])
+def test_what_is_no_tar_is_one_row_with_the_reason(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.tar").write_bytes(data)
+    (row,) = read(tmp_path / "x.tar")
+    assert row["read_error"].startswith("the tar is broken")
+    (row,) = read(tmp_path / "none.tar")
+    assert "No such file" in row["read_error"]
+
+
+def test_batches_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tars, "BATCH_BYTES", 12_000)
+    one, two = (str(write_tar(tmp_path / f"{n}.tar", img2dataset(4))) for n in range(2))
+    paths = pa.RecordBatch.from_pydict({"path": [one, two]})
+    batches = list(tars.rows_of(iter([paths])))
+    assert [batch.num_rows for batch in batches] == [3, 3, 2]
+    assert batches[0].schema == tars.SCHEMA
+
+
+def test_images_are_read_in_bounded_batches_and_failures_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_files, "BATCH_BYTES", 150)
+    monkeypatch.setattr(image_files, "MAX_BYTES", 200)
+    paths = [tmp_path / name for name in ("a.jpg", "b.jpg", "none.jpg", "huge.jpg", "c.jpg")]
+    for path, size in zip(paths, (100, 100, None, 201, 0), strict=True):
+        if size is not None:
+            path.write_bytes(b"x" * size)
+    broken = pa.array([b"\xff"] * 5, pa.binary()).cast(pa.string(), safe=False)
+    texts = pa.StringArray.from_buffers(5, *broken.buffers()[1:])
+    source = pa.RecordBatch.from_arrays([pa.array(map(str, paths)), texts], ["source_path", "c"])
+    batches = list(image_files.with_images(iter([source])))
+    assert [batch.num_rows for batch in batches] == [2, 3]
+    rows = pa.Table.from_batches(batches).drop(["c"]).to_pylist()
+    assert [len(row["image"] or b"") for row in rows] == [100, 100, 0, 0, 0]
+    told = [row["read_error"] for row in rows]
+    assert told[:2] == [None, None]
+    assert told[2] == "cannot read the file: No such file or directory"
+    assert told[3] == "cannot read the file: over 200 bytes"
+    assert told[4] is None

@@ -1,0 +1,98 @@
+"""Decoding ahead of the model, and the shells' plain parts."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+from pictures import encoded, picture
+
+from udfs.inputs.images import ImageError
+from udfs.models import loading as models
+from udfs.models.loading import ModelConfig
+from udfs.scoring import stream
+from udfs.scoring.mlm_scorer import Scorer
+from udfs.scoring.stream import Meter, read_path, score_stream
+from udfs.spark import SCORES, columns_of, device_of
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    return models.load(ModelConfig(str(tiny_models.llava(tmp_path_factory.mktemp("llava")))))
+
+
+IMAGE = encoded(picture())
+
+
+def batches(sizes: list[int]) -> Iterator[tuple[list[Any], list[Any]]]:
+    count = 0
+    for size in sizes:
+        captions = [f"caption number {count + i}" for i in range(size)]
+        images: list[Any] = [IMAGE if (count + i) % 7 else b"<html>" for i in range(size)]
+        count += size
+        yield images, captions
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [1], [5, 0, 200, 3], [64, 64], [1] * 9])
+def test_answers_come_in_order_one_a_pair(scorer: Scorer, sizes: list[int]) -> None:
+    found = list(score_stream(scorer, batches(sizes), Meter(), chunk_rows=16))
+    assert [len(answers) for answers in found] == sizes
+    flat = [answer for answers in found for answer in answers]
+    pairs = [p for images, captions in batches(sizes) for p in zip(images, captions, strict=True)]
+    for i in range(0, len(flat), 23):
+        image, caption = pairs[i]
+        alone = scorer.score([image], [caption])[0]
+        assert flat[i].status == alone.status
+        if alone.expectation is not None:
+            assert flat[i].expectation == pytest.approx(alone.expectation, abs=1e-5)
+
+
+def test_input_is_read_ahead_but_not_without_bound(scorer: Scorer) -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[tuple[list[Any], list[Any]]]:
+        while True:
+            taken.append(1)
+            yield [IMAGE] * 8, ["a"] * 8
+
+    found = score_stream(scorer, endless(), Meter(), chunk_rows=8)
+    next(found)
+    assert 1 < len(taken) <= stream.CHUNKS_AHEAD + 1
+    found.close()  # type: ignore[attr-defined]  # LIMIT, or a killed task: threads end
+    assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
+
+
+def test_the_meter_counts_every_stage(scorer: Scorer) -> None:
+    meter = Meter()
+    list(score_stream(scorer, batches([20]), meter))
+    seconds = meter.take()
+    assert seconds["decode"] > 0
+    assert seconds["model"] > 0
+    assert sum(meter.take().values()) == 0
+
+
+def test_images_by_path(scorer: Scorer, tmp_path: Path) -> None:
+    there = tmp_path / "a picture.png"
+    there.write_bytes(IMAGE)
+    paths = [str(there), there.as_uri(), str(tmp_path / "gone.png"), None]
+    answers = next(score_stream(scorer, [(paths, ["a"] * 4)], Meter(), read=read_path))
+    assert [a.status for a in answers] == ["ok", "ok", "bad_image", "bad_image"]
+    assert "cannot read" in (answers[2].reason or "")
+    with pytest.raises(ImageError):
+        read_path("nosuchscheme://a/b.png")
+
+
+def test_devices_come_from_the_task() -> None:
+    assert device_of([], None) == "cpu"
+    assert device_of(["3"], None) == "cuda:3"
+    assert device_of(["3"], "2,3") == "cuda:1"  # CUDA counts within what the process may see
+    assert device_of(["0"], "5") == "cuda:0"
+
+
+def test_columns_are_those_of_the_schema(scorer: Scorer) -> None:
+    columns = columns_of(scorer.score([IMAGE, None], ["a", "b"]))
+    assert list(columns) == SCORES.fieldNames()
+    assert columns["itm"][1] is None
+    assert columns["status"] == ["ok", "bad_image"]

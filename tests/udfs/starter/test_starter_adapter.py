@@ -1,0 +1,200 @@
+"""The starter's adapter: what is shipped, and how it is merged into the starter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import tiny_models
+
+from udfs.starter import model as starter
+
+SHIPPED = Path(starter.__file__).parent / "starter_adapter"
+
+
+@pytest.fixture
+def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of an adapter that is shipped in place of the real one, for a tiny base."""
+    import torch
+
+    from udfs.training import adapter
+    from udfs.training.recipe import Lora, Recipe, Stage, Weights
+
+    base = tiny_models.internvl(tmp_path / "base")
+    stage = Stage(name="s", steps=1, weights=Weights(score=1), learning_rate=1)
+    student = adapter.student(
+        str(base), Recipe(stages=(stage,), lora=Lora(rank=2), dtype="float32")
+    )
+    with torch.no_grad():
+        for weight in student.trained:
+            weight.normal_(0, 0.1)
+    folder = tmp_path / "adapter"
+    adapter.save(student, folder, starter.STARTER_BASE)
+    (folder / "README.md").write_text("---\na: b\n---\n# Tuned\n\nBy hand.\n")
+    monkeypatch.setenv("MLM_FILTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(starter, "ensure_base", lambda cache=None: base)
+    monkeypatch.setattr(starter, "_adapter_folder", lambda: folder)
+    return folder
+
+
+def test_the_shipped_adapter_is_merged_and_told(tuned: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from udfs.models import loading as models
+
+    base = starter.ensure_base()
+    content = starter.content(starter.STARTER)
+    assert content != starter.content(starter.STARTER_BASE)
+    assert starter.is_trained()
+    assert not starter.is_trained(starter.STARTER_BASE)
+    folder = starter.ensure()
+    assert folder.name == f"starter-{content}"
+    card = (folder / "README.md").read_text()
+    assert "not meaningful" not in card
+    assert card.endswith("## Tuned\n\nBy hand.\n")
+    assert "a: b" not in card
+
+    merged, plain = (AutoModelForImageTextToText.from_pretrained(f) for f in (folder, base))
+    assert type(merged) is type(plain)
+    moved = [
+        name
+        for name, weight in merged.state_dict().items()
+        if not torch.equal(weight, plain.state_dict()[name])
+    ]
+    assert {name.split(".")[1] for name in moved} == {"language_model", "multi_modal_projector"}
+    one = models.load(models.ModelConfig(starter.STARTER))
+    two = models.load(models.ModelConfig(str(tuned)))
+    pair = ([_png()], ["a cat"])
+    answers = [scorer.score(*pair)[0].expectation for scorer in (one, two)]
+    assert answers[0] == pytest.approx(answers[1], abs=1e-3)
+
+    (tuned / "adapter_model.safetensors").unlink()
+    assert starter.content(starter.STARTER) == starter.content(starter.STARTER_BASE)
+    assert (starter.ensure(), starter.is_trained()) == (base, False)
+
+
+def test_only_what_decides_a_score_is_in_the_starters_id(tuned: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from udfs.models import loading as models
+    from udfs.scoring import prompts
+
+    def ids() -> tuple[str, str, str, str]:
+        models.identity.cache_clear()
+        return (
+            starter.content(starter.STARTER),
+            models.identity(starter.STARTER)[0],
+            models.scorer_id(models.ModelConfig(starter.STARTER)),
+            starter.ensure().name,
+        )
+
+    first = ids()
+    (tuned / "README.md").write_text("# Another story\n")
+    for name in ("evaluation.json", "history.json", "losses.png", "new"):
+        (tuned / name).write_text("{}")
+    assert ids() == first
+    (tuned / "README.md").unlink()
+    assert ids() == first
+
+    known = {first}
+    file = tuned / "adapter_model.safetensors"
+    save_file({name: weight * 2 for name, weight in load_file(file).items()}, file)
+    known.add(ids())
+    prompts.save_prompt(prompts.Prompt(before="C: "), tuned)
+    known.add(ids())
+    config = tuned / "adapter_config.json"
+    config.write_text(config.read_text().replace('"lora_alpha": ', '"lora_alpha": 1'))
+    known.add(ids())
+    assert [len(set(column)) for column in zip(*known, strict=True)] == [4, 4, 4, 4]
+    models.identity.cache_clear()  # of a starter that only this test has
+
+
+def test_the_shipped_adapter_is_read_out_of_a_zip(tmp_path: Path) -> None:
+    """As executors have it; there, too, a new card changes nothing."""
+    package = Path(starter.__file__).parent
+    files = [*package.glob("*.py"), *(package / "starter_adapter").iterdir()]
+    script = "from udfs import starter; print(starter.__file__, starter.content('starter'))"
+    for card in ((package / "starter_adapter" / "README.md").read_text(), "another"):
+        packed = tmp_path / f"{len(card)}.zip"
+        with zipfile.ZipFile(packed, "w") as archive:
+            for file in files:
+                if file.name != "README.md":
+                    archive.write(file, Path("udfs") / file.relative_to(package))
+            archive.writestr("udfs/starter_adapter/README.md", card)
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(packed)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        told = [str(packed / "udfs" / "starter.py"), starter.content(starter.STARTER)]
+        assert done.stdout.split() == told
+
+
+def _png() -> bytes:
+    from pictures import encoded, picture
+
+    return encoded(picture())
+
+
+def test_the_adapter_that_is_shipped_is_small_and_has_the_prompt_of_the_recipes() -> None:
+    import yaml
+    from safetensors import safe_open
+
+    from udfs.scoring import prompts
+    from udfs.training.recipe import Recipe
+
+    assert starter.is_trained()
+    assert starter.shipped_adapter().keys() == set(starter.DECIDES_SCORES)
+    assert not {file.suffix for file in SHIPPED.iterdir()} & {".bin", ".pt", ".pkl", ".py"}
+    file = SHIPPED / "adapter_model.safetensors"
+    assert file.stat().st_size <= 16e6
+    with safe_open(file, "pt") as weights:
+        assert any("projector" in name for name in weights.keys())  # noqa: SIM118 - no mapping
+    conf = Path(__file__).parents[1] / "conf"
+    for name in ("starter_recipe.yaml", "reasons_recipe.yaml"):  # they may go on from the starter
+        recipe = Recipe.model_validate(yaml.safe_load((conf / name).read_text()))
+        assert recipe.prompt == prompts.load_prompt(SHIPPED)
+
+
+def test_the_card_is_a_page_and_tells_the_figures_that_were_measured() -> None:
+    def told(found: dict[str, float], digits: int) -> str:
+        value, low, high = (f"{found[name]:.{digits}f}" for name in ("value", "low", "high"))
+        return f"{value} [{low}, {high}]"
+
+    card = (SHIPPED / "README.md").read_text("utf-8")
+    assert len(card.splitlines()) <= 80
+    lines = " ".join(card.split())
+    for row in json.loads((SHIPPED / "evaluation.json").read_text("utf-8")):
+        digits = {"pearson": 2, "spearman": 2, "kendall": 2, "error": 1}
+        cells = [row["metric"], row["reading"], *(told(row[k], n) for k, n in digits.items())]
+        assert f"| {' | '.join(cells)} |" in lines
+        assert f"{row['n']} pairs ({row['images']} images)" in lines
+    matching = json.loads((SHIPPED / "matching.json").read_text("utf-8"))
+    assert f"{matching['first']:,} held-out captions" in lines
+    assert f"against {matching['second']:,} with another" in lines
+    assert f"AUC {told(matching['share'], 3)}" in lines
+
+
+def test_the_starter_tells_good_writing_from_bad() -> None:
+    from udfs.models import loading as models
+
+    scorer = models.load(models.ModelConfig(starter.STARTER))
+    good = "The photograph shows a man who stands beside a wooden table and reads a newspaper."
+    bad = (
+        "table a beside reads man. The wooden newspaper stands who photograph a",
+        "IMG_0042_final.jpg",
+        "World | Page 28 | Forum",
+    )
+    found = scorer.score([_png()] * 4, [good, *bad])
+    writing = [answer.expectation[2] for answer in found if answer.expectation is not None]
+    assert len(writing) == 4
+    assert writing[0] > max(writing[1:]) + 20

@@ -1,0 +1,62 @@
+"""Reads image files on executors: what cannot be read is told, never raised."""
+
+import re
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from udfs.inputs.images import MAX_BYTES
+
+SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp", "avif", "jp2", "ppm", "ico")
+"""Endings of image files, in lower case and without the dot."""
+
+BATCH_BYTES = 16 * 1024 * 1024
+"""A batch of rows is handed on when its images reach this size."""
+
+_IMAGE = re.compile(rf"\.({'|'.join(SUFFIXES)})$", re.IGNORECASE)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is an image; `._x.jpg` is a Mac's note about `x.jpg`."""
+    return bool(_IMAGE.search(name)) and not name.rpartition("/")[2].startswith("._")
+
+
+def read(path: str) -> tuple[bytes | None, str | None]:
+    """The file's bytes and None, or None and the reason why they cannot be had."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        return None, f"cannot read the file: {getattr(error, 'strerror', None) or error}"
+    if len(data) > MAX_BYTES:
+        return None, f"cannot read the file: over {MAX_BYTES} bytes"
+    return data, None
+
+
+def with_images(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Each batch with `image` (bytes) and `read_error` behind its columns, read from `source_path`.
+
+    Comes out in pieces of about BATCH_BYTES. The other columns are never turned into Python
+    objects, so that text in a broken encoding passes through.
+    """
+    for batch in batches:
+        paths = batch.column("source_path").to_pylist()
+        images: list[bytes | None] = []
+        errors: list[str | None] = []
+        start = size = 0
+        for row, path in enumerate(paths, start=1):
+            image, error = read(path)
+            images.append(image)
+            errors.append(error)
+            size += len(image or b"")
+            if size >= BATCH_BYTES or row == len(paths):
+                piece = batch.slice(start, len(images))
+                yield _extended(piece, images, errors)
+                images, errors, start, size = [], [], row, 0
+
+
+def _extended(
+    batch: pa.RecordBatch, images: list[bytes | None], errors: list[str | None]
+) -> pa.RecordBatch:
+    columns = [*batch.columns, pa.array(images, pa.binary()), pa.array(errors, pa.string())]
+    return pa.RecordBatch.from_arrays(columns, [*batch.schema.names, "image", "read_error"])

@@ -1,0 +1,238 @@
+"""Numbered files of samples, written where the rows are: one file, or a few, a shard.
+
+The rows come sorted by `_shard` and `_index`, with `_image` (bytes, or the path of a file) and
+`_caption` (bytes); all their other columns are fields of the sample, of plain types. What a shard
+holds and how is for its writer to say (`outputs/tar_shards.py`, `outputs/parquet_shards.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from udfs.core.arrow_values import python_values
+from udfs.core.atomic_files import replacing
+from udfs.inputs.images import ImageError
+from udfs.scoring.stream import read_path
+
+APART = ("_shard", "_index", "_image", "_caption")
+"""Columns of the rows with a meaning here."""
+
+RECORD = pa.schema(
+    [
+        ("shard", pa.int64()),
+        ("file", pa.string()),
+        ("rows", pa.int64()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("left_out", pa.int64()),
+        ("left_out_such_as", pa.list_(pa.string())),
+    ]
+)
+"""What is told of a shard when it is finished: a `Shard`."""
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the writers of one export have to know.
+
+    Attributes:
+        folder: where the files go; the same place on every machine that writes.
+        shards: how many there are in all.
+        shard_rows: the most samples in one.
+        plan: name of what is exported; two shards of one number and plan hold the same.
+    """
+
+    folder: str
+    shards: int
+    shard_rows: int
+    plan: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One pair with its place in the shard; the caption as bytes of doubtful encoding."""
+
+    index: int
+    image: bytes
+    caption: bytes
+    fields: dict[str, Any]
+
+
+@dataclass
+class Samples:
+    """The samples of one shard, read as they are asked for, and why others are left out."""
+
+    rows: Iterator[dict[str, Any]]
+    left_out: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Of rows with one index (copies in the pairs table) the first counts."""
+        for index, (row, *_) in ((i, list(same)) for i, same in groupby(self.rows, _index)):
+            image, reason = _image(row)
+            if image is None:
+                self.left_out.append(f"{row.get('uid')}: {reason}")
+                continue
+            values = {name: value for name, value in row.items() if name not in APART}
+            yield Sample(index, image, bytes(row["_caption"] or b""), values)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard: its main file, what that weighs, and why samples are missing in it."""
+
+    shard: int
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    left_out: int = 0
+    left_out_such_as: tuple[str, ...] = ()
+
+
+Write = Callable[[Layout, int, pa.Schema, Samples], Shard]
+"""Layout, the shard's number, schema of the fields, samples -> the shard, whole in its place."""
+
+
+def write_shards(
+    batches: Iterator[pa.RecordBatch], layout: Layout, write: Write
+) -> Iterator[pa.RecordBatch]:
+    """Write the shards that the rows belong to; yield RECORD, one row a shard.
+
+    Memory: one batch and what the writer keeps of a shard. A row without image, or whose image
+    cannot be read, leaves its index empty and is counted as left out.
+    """
+    first = next(batches, None)
+    if first is None:
+        return
+    fields = pa.schema([column for column in first.schema if column.name not in APART])
+    for number, rows in groupby(_rows(first, batches), key=_shard):
+        shard = write(layout, number, fields, Samples(rows))
+        yield pa.RecordBatch.from_pylist([vars(shard)], RECORD)
+
+
+def shard_of(number: int, file: str, rows: int, written: Hashed, samples: Samples) -> Shard:
+    """What is told of a shard whose samples have been read and whose main file is written."""
+    examples = tuple(samples.left_out[:_EXAMPLES])
+    left_out = len(samples.left_out)
+    return Shard(number, file, rows, written.bytes, written.sha256, left_out, examples)
+
+
+def write_stats(path: Path, shard: Shard, plan: str) -> None:
+    """Write the statistics of a shard: the last of its files, the sign that it is whole.
+
+    Counts stand under img2dataset's names, of which resharders read `successes`.
+    """
+    stats = {
+        "count": shard.rows + shard.left_out,
+        "successes": shard.rows,
+        "failed_to_download": shard.left_out,
+        "failed_to_resize": 0,
+        "status_dict": {"success": shard.rows},
+        "file": shard.file,
+        "bytes": shard.bytes,
+        "sha256": shard.sha256,
+        "left_out_such_as": shard.left_out_such_as,
+        "plan": plan,
+    }
+    with replacing(path) as part:
+        part.write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
+
+
+def read_stats(path: Path, layout: Layout, number: int) -> Shard | None:
+    """The shard that an earlier run has left whole, if it is of the same plan."""
+    try:
+        stats = json.loads(path.read_text(encoding="utf-8"))
+        if stats["plan"] != layout.plan:
+            return None
+        if Path(layout.folder, stats["file"]).stat().st_size != stats["bytes"]:
+            return None
+        return Shard(
+            number,
+            stats["file"],
+            stats["successes"],
+            stats["bytes"],
+            stats["sha256"],
+            stats["failed_to_download"],
+            tuple(stats["left_out_such_as"]),
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+class Hashed:
+    """A file for writers that only append; counts and hashes what goes into it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = path.open("wb")
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+
+    def __enter__(self) -> Hashed:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def write(self, data: bytes) -> int:
+        """Append `data`."""
+        self._hash.update(data)
+        self.bytes += len(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        """How much has been written."""
+        return self.bytes
+
+    def flush(self) -> None:
+        """Hand what is buffered to the system."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; more than once does no harm."""
+        self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._file.closed
+
+    @property
+    def sha256(self) -> str:
+        """The hash so far, in hex."""
+        return self._hash.hexdigest()
+
+
+def _rows(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+    batch: pa.RecordBatch | None = first
+    while batch is not None:
+        columns = [python_values(column) for column in batch.columns]
+        for values in zip(*columns, strict=True):
+            yield dict(zip(batch.schema.names, values, strict=True))
+        batch = next(rest, None)
+
+
+def _shard(row: dict[str, Any]) -> int:
+    return int(row["_shard"])
+
+
+def _index(row: dict[str, Any]) -> int:
+    return int(row["_index"])
+
+
+def _image(row: dict[str, Any]) -> tuple[bytes | None, str]:
+    found = row["_image"]
+    try:
+        image = read_path(found) if isinstance(found, str) else found
+    except ImageError as error:
+        return None, str(error)
+    return (bytes(image), "") if image else (None, "there is no image")

@@ -1,0 +1,100 @@
+"""What the page shows of one pair; and thumbnails, made where the image bytes are."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from udfs.inputs.image_files import read
+from udfs.inputs.images import ImageError, decode
+
+SIDE = 240
+"""Pixels of a thumbnail's longer side: sharp on a phone at 1.5 pixels a point."""
+
+MOST_BYTES = 12_000
+"""Of one thumbnail: with MOST_PICTURES and the charts a page stays under 5 MB."""
+
+MOST_PICTURES = 160
+
+_QUALITIES = (72, 55, 40, 25)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One pair. `thumbnail` is WebP, or None for the reason `problem`; `caption` is as found."""
+
+    uid: str
+    value: float | None  # of the signal that put it where it stands
+    caption: str | bytes | None
+    keep: bool
+    thumbnail: bytes | None = None
+    problem: str | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    first_failed_rule: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures in a row that belong together, such as the best by one metric."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Strips under one heading: a rule's line, or a signal's two ends."""
+
+    title: str
+    signal: str
+    strips: tuple[Strip, ...]
+    note: str = ""
+    kind: str = "ends"  # "line" for a rule's
+
+
+def thumbnail(image: bytes | None) -> bytes:
+    """A WebP of at most SIDE a side and about MOST_BYTES. Raises ImageError as `decode` does."""
+    small = decode(image)
+    for side in (SIDE, SIDE // 2):
+        small.thumbnail((side, side))
+        for quality in _QUALITIES:
+            out = io.BytesIO()
+            small.save(out, "WEBP", quality=quality, method=4)
+            if out.tell() <= MOST_BYTES:
+                return out.getvalue()
+    return out.getvalue()
+
+
+def shown(image: bytes | None, path: str | None = None) -> tuple[bytes | None, str | None]:
+    """The thumbnail of bytes, or of the file at `path`, and None; or None and what is wrong."""
+    if image is None and path is not None:
+        image, problem = read(path)
+        if problem is not None:
+            return None, problem
+    try:
+        return thumbnail(image), None
+    except ImageError as error:
+        return None, str(error)
+
+
+def with_thumbnails(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Each batch with `thumbnail` and `problem` in place of `image` or `image_path`."""
+    for batch in batches:
+        names = batch.schema.names
+        image = batch.column("image").to_pylist() if "image" in names else None
+        paths = batch.column("image_path").to_pylist() if "image_path" in names else None
+        found = [
+            shown(image[row] if image else None, paths[row] if paths else None)
+            for row in range(batch.num_rows)
+        ]
+        rest = [name for name in names if name not in ("image", "image_path")]
+        columns = [batch.column(name) for name in rest]
+        columns += [
+            pa.array([thumb for thumb, _ in found], pa.binary()),
+            pa.array([problem for _, problem in found], pa.string()),
+        ]
+        yield pa.RecordBatch.from_arrays(columns, [*rest, "thumbnail", "problem"])

@@ -1,0 +1,125 @@
+"""A model's chat template cut at its seams: what comes before the caption, and after it.
+
+The parts are encoded one by one, so that a long caption is cut without touching the question (the
+tail is what ordinary truncation loses), and so that training and scoring use the same tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from udfs.scoring import number_tree
+from udfs.scoring.number_tree import NumberTree
+from udfs.scoring.prompts import CHAIN_OF_THOUGHT, Prompt
+
+_CAPTION = "\u241fcaption\u241f"  # stands for the caption while the template is rendered
+_QUESTION = "\u241fquestion\u241f"
+
+
+class TemplateError(ValueError):
+    """The model's chat template cannot hold an image, a caption and a question in this order."""
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """How a written reason ends: with a token of `breaks` (they hold a line break), or cut short
+    after `most` tokens or before a token of `ends` (end of text), and then closed by `newline`."""
+
+    newline: tuple[int, ...]
+    breaks: frozenset[int]
+    ends: frozenset[int]
+    most: int
+
+    def closed(self, reason: Sequence[int]) -> list[int]:
+        """A reason's tokens up to its end, with the line break that the number comes after."""
+        for i, token in enumerate(reason[: self.most]):
+            if token in self.ends:
+                return [*reason[:i], *self.newline]
+            if token in self.breaks:
+                return list(reason[: i + 1])
+        return [*reason[: self.most], *self.newline]
+
+
+@dataclass(frozen=True)
+class Template:
+    """`head` (text with the image placeholder, for the processor), then the caption's tokens, then
+    `after` (tokens), then for each metric `questions[m]` (tokens up to the number) and the tree of
+    the number's tokens. `begins` says whether the head still needs the tokenizer's own BOS.
+    `thinking` is there where a reason comes between question and number."""
+
+    head: str
+    begins: bool
+    after: tuple[int, ...]
+    questions: tuple[tuple[int, ...], ...]
+    tree: NumberTree
+    thinking: Thinking | None = None
+
+
+def plain_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
+    """Encode the template's own text: special tokens in it count, none are added."""
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return encode
+
+
+def build(processor: Any, prompt: Prompt) -> Template:
+    """Render the processor's chat template with `prompt` and cut it at caption and question.
+
+    Raises TemplateError if the rendered text has not the order image, caption, question, and
+    NumberTreeError if no score can be read with this tokenizer.
+    """
+    rendered = _render(processor, f"{prompt.before}{_CAPTION}{prompt.after}{_QUESTION}")
+    head, _, rest = rendered.partition(_CAPTION)
+    after, _, tail = rest.partition(_QUESTION)
+    image_token = _image_token(processor)
+    if not rest or head.count(image_token) != 1:
+        raise TemplateError("the chat template must put one image before the text")
+    encode = plain_encoder(processor.tokenizer)
+    built = [number_tree.build(encode, question + tail) for question in prompt.questions]
+    trees = {tree for _, tree in built}
+    if len(trees) != 1:
+        raise TemplateError("the tokenizer spells numbers differently after each question")
+    bos = getattr(processor.tokenizer, "bos_token", None)
+    return Template(
+        head=head,
+        begins=not (bos and head.startswith(bos)),
+        after=tuple(encode(after)),
+        questions=tuple(tuple(start) for start, _ in built),
+        tree=trees.pop(),
+        thinking=_thinking(processor.tokenizer, prompt),
+    )
+
+
+def _thinking(tokenizer: Any, prompt: Prompt) -> Thinking | None:
+    if prompt.style != CHAIN_OF_THOUGHT:
+        return None
+    words = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    return Thinking(
+        newline=tuple(plain_encoder(tokenizer)("\n")),
+        breaks=frozenset(token for token, word in enumerate(words) if "\n" in word),
+        ends=frozenset(tokenizer.all_special_ids),
+        most=prompt.max_reason_tokens,
+    )
+
+
+def _render(processor: Any, text: str) -> str:
+    if not getattr(processor, "chat_template", None):
+        # LLaVA-1.5's own format, for base models that come without a template.
+        return f"USER: {_image_token(processor)}\n{text} ASSISTANT: "
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    return str(
+        processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+    )
+
+
+def _image_token(processor: Any) -> str:
+    token = getattr(processor, "image_token", None)
+    if token is None:
+        raise TemplateError(f"{type(processor).__name__} names no image token")
+    return str(getattr(token, "content", token))

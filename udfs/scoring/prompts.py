@@ -1,0 +1,92 @@
+"""The words around image and caption: one shared prefix, four questions.
+
+The paper asks each metric in a prompt of its own (arXiv 2403.02677, section 3.1 and appendix). Here
+image, caption and the instruction are a prefix that the four questions share, so that one forward
+pass can hold all of them; the questions are short, because their tokens are paid for four times.
+
+A model must be scored with the words that it was trained with. So a fine-tuned model's folder may
+hold a `mlm_filter.json` with its prompt; a folder without it gets the default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from udfs.core.metrics import METRICS
+
+PROMPT_FILE = "mlm_filter.json"
+
+RATIONALIZATION = "rationalization"
+CHAIN_OF_THOUGHT = "chain_of_thought"
+STYLES = (RATIONALIZATION, CHAIN_OF_THOUGHT)
+"""The paper's two kinds of answers: the number first, then the reason; or the reason first."""
+
+
+class PromptError(ValueError):
+    """A model folder's prompt file is damaged or asks for something that this version cannot do."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt for four metrics.
+
+    `before` stands between image and caption, `after` between caption and question, and
+    `questions` holds one question a metric, in the order of `METRICS`. `image_fit` says what
+    happens to an image that is not square: `pad` (to a square, with grey) or `as_is` (left to the
+    model's own image processor); training and scoring must use the same. `style` is one of STYLES:
+    in a chain of thought the model writes at most `max_reason_tokens` before the number is read.
+    """
+
+    before: str = "Text caption: "
+    after: str = "\nRate the caption from 0 to 100. Answer with the number first.\n"
+    questions: tuple[str, str, str, str] = (
+        "Image-text matching: does it represent the main features and theme of the image?",
+        "Object detail: do number, colour, size, position and material agree with the objects?",
+        "Text quality: grammar, vocabulary, fluency, readability, length and structure?",
+        "Semantic understanding: does it add fitting meaning that cannot be seen in the image?",
+    )
+    image_fit: str = "as_is"
+    style: str = RATIONALIZATION
+    max_reason_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        if len(self.questions) != len(METRICS):
+            raise PromptError(f"a prompt needs {len(METRICS)} questions, not {len(self.questions)}")
+        if self.image_fit not in ("pad", "as_is"):
+            raise PromptError(f"image_fit is 'pad' or 'as_is', not {self.image_fit!r}")
+        if self.style not in STYLES:
+            raise PromptError(f"style is one of {', '.join(STYLES)}, not {self.style!r}")
+        if self.max_reason_tokens < 1:
+            raise PromptError("max_reason_tokens is at least 1")
+
+    def version(self) -> str:
+        """Eight hex digits that change with anything of the prompt that changes a score."""
+        told = asdict(self)
+        if self.style == RATIONALIZATION:  # no reason is written: as before there were styles
+            del told["style"], told["max_reason_tokens"]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
+
+
+def load_prompt(folder: str | Path) -> Prompt:
+    """Return the prompt that the model in `folder` was trained with, or the default one.
+
+    Raises PromptError where the file is there but unusable: scoring with other words than those
+    of the training would give numbers that look right and are not.
+    """
+    path = Path(folder) / PROMPT_FILE
+    if not path.is_file():
+        return Prompt()
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+        return Prompt(**{**fields, "questions": tuple(fields["questions"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise PromptError(f"{path}: not a prompt file of this version ({error})") from error
+
+
+def save_prompt(prompt: Prompt, folder: str | Path) -> None:
+    """Write the prompt beside a model's weights, where `load_prompt` finds it."""
+    path = Path(folder) / PROMPT_FILE
+    path.write_text(json.dumps(asdict(prompt), indent=2) + "\n", encoding="utf-8")

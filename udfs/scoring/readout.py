@@ -1,0 +1,76 @@
+"""From logits at the nodes of the number trees to distributions over 0..100, and what they say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from udfs.scoring.number_tree import NUMBERS, NumberTree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Distributions = npt.NDArray[np.float64]
+_VALUES = np.arange(NUMBERS, dtype=np.float64)
+
+
+def distributions(logits: Tensor, tree: NumberTree) -> Distributions:
+    """Turn logits (B, M, N, V) into probabilities (B, M, 101), each row summing to 1.
+
+    At the root only the numbers' first tokens count (the answer is taken to begin with a number);
+    at a node that is itself a number, every token that continues no number ends it there.
+    """
+    tokens = sorted({token for node in tree.nodes for token in node.children})
+    chosen, totals = _reduce(logits, tokens)
+    column = {token: i for i, token in enumerate(tokens)}
+    with np.errstate(over="ignore"):
+        shares = np.exp(chosen - totals[..., None])  # (B, M, N, T)
+    probability: list[Any] = []  # for each node: what each child token has, and what ending has
+    for i, node in enumerate(tree.nodes):
+        children = shares[:, :, i, [column[token] for token in node.children]]
+        begun = children.sum(axis=-1)
+        ends = np.clip(1.0 - begun, 0.0, None) if node.number >= 0 else np.zeros_like(begun)
+        total = begun + ends
+        probability.append(
+            (
+                dict(zip(node.children, np.moveaxis(children, -1, 0) / total, strict=True)),
+                ends / total,
+            )
+        )
+    result = np.empty((*totals.shape[:2], NUMBERS))
+    for number in range(NUMBERS):
+        product = np.ones(totals.shape[:2])
+        for node_index, token in tree.steps[number]:
+            product = product * probability[node_index][0][token]
+        end = tree.ends[number]
+        result[:, :, number] = product * probability[end][1] if end >= 0 else product
+    return result
+
+
+def _reduce(logits: Tensor, tokens: list[int]) -> tuple[Any, Any]:
+    """The logits of `tokens`, (B, M, N, T), and the log of the sum over the whole vocabulary,
+    (B, M, N), in float64; row by row, since a float copy of all logits may not fit beside them."""
+    import torch
+
+    index = torch.tensor(tokens, device=logits.device)
+    chosen = logits.index_select(-1, index).double().cpu().numpy()
+    totals = torch.stack([row.float().logsumexp(dim=-1) for row in logits]).double().cpu().numpy()
+    return chosen, totals
+
+
+def expectation(distribution: Distributions) -> Distributions:
+    """Mean of the number, 0..100: a continuous score, without ties. (..., 101) -> (...)"""
+    return np.asarray(distribution @ _VALUES)
+
+
+def mode(distribution: Distributions) -> npt.NDArray[np.int64]:
+    """The likeliest number, which is what generating the answer would print. (..., 101) -> (...)"""
+    return np.asarray(distribution.argmax(axis=-1))
+
+
+def entropy(distribution: Distributions) -> Distributions:
+    """How undecided the model is, in bits: 0 (certain) to 6.66 (all alike). (..., 101) -> (...)"""
+    safe = np.clip(distribution, 1e-300, None)
+    return np.asarray(-(distribution * np.log2(safe)).sum(axis=-1) + 0.0)

@@ -1,0 +1,63 @@
+"""What becomes of a pair: a status, and scores or a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from udfs.scoring import readout
+from udfs.scoring.readout import Distributions
+
+OK = "ok"
+CAPTION_TRUNCATED = "caption_truncated"  # scored, on the caption's beginning
+BAD_IMAGE = "bad_image"
+EMPTY_CAPTION = "empty_caption"
+MODEL_ERROR = "model_error"
+DUPLICATE_UID = "duplicate_uid"  # another row of the same uid is the one that is scored
+NULL_UID = "null_uid"
+
+Outcome = Distributions | float
+"""What a model says of a pair: an MLM's four distributions, or a dual encoder's cosine."""
+
+SCORED = (OK, CAPTION_TRUNCATED)
+STATUSES = (*SCORED, BAD_IMAGE, EMPTY_CAPTION, MODEL_ERROR, DUPLICATE_UID, NULL_UID)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The answer for one pair.
+
+    An MLM gives `distributions`, (4, 101) in the order of METRICS, a dual encoder `clip_score`,
+    the cosine of its two embeddings, -1..1. Both are None where the status says that there are no
+    scores; then `reason` says why.
+    """
+
+    status: str
+    reason: str | None
+    distributions: Distributions | None = None
+    clip_score: float | None = None
+
+    def with_outcome(self, outcome: Outcome | str) -> Scored:
+        """This answer with what the model says, or as a model error with its reason."""
+        if isinstance(outcome, str):
+            return Scored(MODEL_ERROR, outcome)
+        if isinstance(outcome, float):
+            return replace(self, clip_score=outcome)
+        return replace(self, distributions=outcome)
+
+    @property
+    def expectation(self) -> list[float] | None:
+        """Four scores, 0..100, or None."""
+        d = self.distributions
+        return None if d is None else [float(x) for x in readout.expectation(d)]
+
+    @property
+    def mode(self) -> list[int] | None:
+        """Four integers 0..100, or None."""
+        d = self.distributions
+        return None if d is None else [int(x) for x in readout.mode(d)]
+
+    @property
+    def entropy(self) -> list[float] | None:
+        """Four entropies in bits, or None."""
+        d = self.distributions
+        return None if d is None else [float(x) for x in readout.entropy(d)]

@@ -1,0 +1,127 @@
+"""Scoring a stream of batches with decoding ahead of the model.
+
+Threads decode and prepare the next chunks while the model works on this one, and a bounded
+number of chunks waits between them, so that neither the model starves nor memory fills up. What
+comes out is in the order of what went in, one answer a pair.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from udfs.inputs.images import MAX_BYTES, ImageError
+from udfs.scoring.batching import PairScorer, Prepared
+from udfs.scoring.results import BAD_IMAGE, Scored
+
+CHUNK_ROWS = 64  # sorted by length as one; more would sort better and hold more pixels in memory
+CHUNKS_AHEAD = 2
+
+Pairs = tuple[Sequence[Any], Sequence[Any]]  # images (bytes or paths) and captions, side by side
+
+
+@dataclass
+class Meter:
+    """Seconds of one task by stage. `decode` is summed over threads; `wait` is what the model
+    waited for decoding or for input, `model` what it worked."""
+
+    load: float = 0.0
+    decode: float = 0.0
+    wait: float = 0.0
+    model: float = 0.0
+
+    def take(self) -> dict[str, float]:
+        """The seconds since the last call, by stage."""
+        taken = {"load": self.load, "decode": self.decode, "wait": self.wait, "model": self.model}
+        self.load = self.decode = self.wait = self.model = 0.0
+        return taken
+
+
+def score_stream(
+    scorer: PairScorer,
+    batches: Iterable[Pairs],
+    meter: Meter,
+    threads: int = 2,
+    read: Callable[[Any], Any] | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Iterator[list[Scored]]:
+    """Yield the answers for each batch, as many and in the same order.
+
+    `read` turns a value of the image column into bytes where it holds paths; it runs in the
+    decoding threads, and what it raises as ImageError is that row's answer.
+    """
+
+    def prepare(image: Any, caption: Any) -> tuple[Prepared, float]:
+        started = time.perf_counter()
+        try:
+            found = scorer.prepare(read(image) if read else image, caption)
+        except ImageError as error:
+            found = Prepared(None, Scored(BAD_IMAGE, str(error)))
+        return found, time.perf_counter() - started
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        waiting: deque[tuple[list[Future[tuple[Prepared, float]]], bool]] = deque()
+        answers: list[Scored] = []
+
+        def finish_first() -> bool:
+            """Score the chunk that waits longest; tell whether it ends a batch."""
+            futures, ends_batch = waiting.popleft()
+            started = time.perf_counter()
+            prepared = []
+            for future in futures:
+                one, seconds = future.result()
+                prepared.append(one)
+                meter.decode += seconds
+            decoded = time.perf_counter()
+            answers.extend(scorer.score_prepared(prepared))
+            meter.wait += decoded - started
+            meter.model += time.perf_counter() - decoded
+            return ends_batch
+
+        try:
+            for images, captions in batches:
+                count = len(captions)
+                for start in range(0, max(count, 1), chunk_rows):
+                    stop = min(start + chunk_rows, count)
+                    chunk = [
+                        pool.submit(prepare, images[i], captions[i]) for i in range(start, stop)
+                    ]
+                    waiting.append((chunk, stop >= count))
+                    if len(waiting) > CHUNKS_AHEAD and finish_first():
+                        yield answers
+                        answers = []
+            while waiting:
+                if finish_first():
+                    yield answers
+                    answers = []
+        finally:
+            # A consumer that stops early (LIMIT, a killed task) must not wait for what it left.
+            for futures, _ in waiting:
+                for future in futures:
+                    future.cancel()
+
+
+def read_path(path: str | None) -> bytes | None:
+    """The bytes of an image by its path or URI (local, s3://, gs://, hdfs://, abfs:// ...: what
+    `pyarrow.fs` opens). None stays None; raises ImageError where there is nothing to read."""
+    if path is None:
+        return None
+    from pyarrow import fs
+
+    try:
+        if "://" in path or path.startswith("file:"):
+            system, inner = fs.FileSystem.from_uri(path)
+        else:
+            system, inner = fs.LocalFileSystem(), path
+        with system.open_input_file(inner) as file:
+            if file.size() > MAX_BYTES:
+                raise ImageError(f"image file of {file.size()} bytes is over the limit")
+            return bytes(file.read())
+    except (OSError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"cannot read {path}: {str(error)[:200]}") from None
