@@ -24,9 +24,9 @@ from ..core import job_runner
 from ..core.errors import UsageError
 from ..core.settings import JobConfig
 from ..tables import delta
-from ..tables.delta import PAIRS_KEYS
 from ..tables.filtered_pairs import write_filtered
-from ..tables.pairs import with_keys
+from ..tables.pairs import PAIRS_KEYS, with_keys
+from ..tables.selection import check_selection
 from . import selected_rows, upstream_scores
 from . import shards as export_shards
 from . import uids as export_uids
@@ -88,7 +88,7 @@ def run(spark: SparkSession, config: ExportConfig) -> dict[str, Any]:
     assert config.selection
     version = delta.version(spark, config.selection)
     selection = delta.read(spark, config.selection, version)
-    selected_rows.check_selection(config.selection, selection)
+    check_selection(config.selection, selection)
     told |= {"selection": config.selection, "selection_version": version}
     if config.format == "uids":
         return told | _uids(spark, config, selection)

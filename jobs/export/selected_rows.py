@@ -6,24 +6,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from ..core.errors import UsageError
-from ..tables.delta import PAIRS_KEYS, quoted
-
-NEEDED = (*PAIRS_KEYS, "keep", "first_failed_rule")
-"""Columns that make a selection table."""
+from ..tables.delta import quoted
+from ..tables.pairs import PAIRS_KEYS
 
 _FATE = ("copy", "scorer", "status", "keep", "repetitions", "first_failed_rule", "reason", "rules")
 _PLAIN = (T.StringType, T.BooleanType, T.IntegralType, T.FloatType, T.DoubleType)
-
-
-def check_selection(ref: str, selection: DataFrame) -> None:
-    """Raise UsageError unless `selection` is one."""
-    missing = [name for name in NEEDED if name not in selection.columns]
-    if missing:
-        raise UsageError(
-            f"{ref} is not a selection table: it has no column {', '.join(missing)}"
-            f" among {', '.join(selection.columns)}"
-        )
 
 
 def signals_in(selection: DataFrame) -> list[str]:

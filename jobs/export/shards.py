@@ -27,8 +27,9 @@ from udfs.outputs.shards import Layout, Shard, Write, write_shards
 
 from ..core.errors import UsageError
 from ..core.progress import Progress
-from ..tables.delta import PAIRS_KEYS, quoted
+from ..tables.delta import quoted
 from ..tables.filtered_pairs import BROADCAST_ROWS
+from ..tables.pairs import PAIRS_KEYS
 from .selected_rows import own_columns
 from .storage_paths import settings
 

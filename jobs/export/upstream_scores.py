@@ -23,7 +23,7 @@ from udfs.outputs.upstream_score_files import (
 from udfs.scoring.results import SCORED
 
 from ..core.errors import UsageError
-from ..tables.delta import PAIRS_KEYS
+from ..tables.pairs import PAIRS_KEYS
 
 _TAR = r"(?is)^(.*?\.tar)(?:#(.*))?$"
 _WRITTEN = "stem string, rows long, scored long, files array<string>"

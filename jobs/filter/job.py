@@ -29,13 +29,14 @@ from ..rules.column_types import SCORES, Place
 from ..rules.rule import Repetition, Rule, global_parts, signals
 from ..rules.syntax_tree import AllOf, AnyOf
 from ..tables import delta
-from ..tables.delta import PAIRS_KEYS, quoted
+from ..tables.delta import quoted
 from ..tables.filtered_pairs import write_filtered
-from ..tables.pairs import with_keys
+from ..tables.pairs import PAIRS_KEYS, with_keys
 from ..tables.scores import KEYS
 from . import joined_signals, what_if
+from .funnel import count_fates, funnel, thresholds
 from .joined_signals import SignalTable
-from .selection import count_fates, funnel, selection_of, thresholds
+from .selection import selection_of
 from .settings import FilterConfig as FilterConfig
 
 _NEEDED = (*KEYS, "scorer", *METRICS, "status", "reason", "scored_at")

@@ -24,7 +24,8 @@ from ..rules.column_types import SCORES, Place
 from ..rules.syntax_tree import Kind
 from ..rules.table_statistics import takes_part
 from ..tables import external_table
-from ..tables.delta import PAIRS_KEYS, quoted
+from ..tables.delta import quoted
+from ..tables.pairs import PAIRS_KEYS
 from ..tables.scores import KEYS
 
 PAIRS = "pairs"

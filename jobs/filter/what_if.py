@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from ..rules.apply import holds
 from ..rules.rule import Rule
 from ..rules.table_statistics import Answers, takes_part
-from .selection import columns_of
+from .funnel import columns_of
 
 SHOWN_REGIONS = 20
 

@@ -21,6 +21,7 @@ from ..core import job_runner
 from ..core.errors import UsageError
 from ..core.settings import JobConfig
 from ..tables import delta
+from ..tables.pairs import PAIRS, PAIRS_KEYS
 from . import sources
 
 
@@ -105,15 +106,15 @@ def to_pairs(frame: DataFrame, fill_uid: bool = False) -> DataFrame:
     else:
         uid = F.col("uid").cast("string")
     frame = frame.withColumn("uid", uid)
-    rest = [name for name in frame.columns if name not in delta.PAIRS.names]
-    ordered = frame.select(*delta.PAIRS.names, *(delta.quoted(name) for name in rest))
-    return delta.commented(delta.storable(ordered), delta.PAIRS)
+    rest = [name for name in frame.columns if name not in PAIRS.names]
+    ordered = frame.select(*PAIRS.names, *(delta.quoted(name) for name in rest))
+    return delta.commented(delta.storable(ordered), PAIRS)
 
 
 def unseen(pairs: DataFrame, known: DataFrame) -> DataFrame:
     """The rows of `pairs` whose uid, image and caption are not in `known` together."""
-    keys = known.select(*(F.col(key).alias(f"_{key}") for key in delta.PAIRS_KEYS))
-    same = [F.col(key).eqNullSafe(F.col(f"_{key}")) for key in delta.PAIRS_KEYS]
+    keys = known.select(*(F.col(key).alias(f"_{key}") for key in PAIRS_KEYS))
+    same = [F.col(key).eqNullSafe(F.col(f"_{key}")) for key in PAIRS_KEYS]
     return pairs.join(keys, same, "left_anti")
 
 
@@ -148,7 +149,7 @@ def run(spark: SparkSession, config: IngestConfig) -> dict[str, Any]:
     known = delta.read(spark, config.output) if there and config.mode == "append" else None
     before = known.count() if known is not None else 0
     if known is None:
-        delta.overwrite(pairs, config.output, skipping=delta.PAIRS_KEYS)
+        delta.overwrite(pairs, config.output, skipping=PAIRS_KEYS)
     else:
         run_id = job_runner.new_run_id()
         delta.append(unseen(pairs, known), config.output, run_id, 0, new_columns=True)

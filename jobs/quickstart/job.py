@@ -29,6 +29,7 @@ from ..report import job as report
 from ..score import job as score
 from ..score.settings import ScoreConfig
 from ..tables import delta
+from ..tables.pairs import PAIRS_KEYS
 
 CAPTION_WIDTH = 72
 RULES = ["top 50% of itm", "top 50% of ctq"]
@@ -93,7 +94,7 @@ def run(spark: SparkSession, config: QuickstartConfig) -> dict[str, Any]:
 
 def summary_rows(spark: SparkSession, pairs: str, selection: str) -> list[Row]:
     """The answers with captions and photos, best first in each photo."""
-    keys = list(delta.PAIRS_KEYS)
+    keys = list(PAIRS_KEYS)
     told = delta.read(spark, pairs).select(*keys, "file", "kind", "caption")
     found = delta.read(spark, selection).join(told, on=keys, how="inner")
     return found.orderBy("file", F.col("itm").desc_nulls_last(), "uid").collect()

@@ -17,7 +17,8 @@ from udfs.core.metrics import METRICS
 from udfs.report.thumbnails import MOST_PICTURES, Gallery, Picture, Strip, with_thumbnails
 
 from ..rules.table_statistics import takes_part
-from ..tables.delta import PAIRS_KEYS, quoted
+from ..tables.delta import quoted
+from ..tables.pairs import PAIRS_KEYS
 from ..tables.scores import KEYS
 from .figures import value_of
 from .rule_boundaries import Line

@@ -36,8 +36,7 @@ from ..core.settings import JobConfig
 from ..core.spark_progress import watched
 from ..tables import delta
 from ..tables import signals as signals_table
-from ..tables.delta import PAIRS_KEYS
-from ..tables.pairs import with_keys
+from ..tables.pairs import PAIRS_KEYS, with_keys
 from . import near_duplicates
 
 Signal = Literal[

@@ -37,52 +37,6 @@ def described(name: str, kind: T.DataType, comment: str) -> T.StructField:
     return T.StructField(name, kind, True, {"comment": comment})
 
 
-PAIRS = T.StructType(
-    [
-        described("uid", T.StringType(), "key of the pair"),
-        described("image", T.BinaryType(), "the image file's bytes, as they were found"),
-        described("caption", T.StringType(), "the caption"),
-        described("source_path", T.StringType(), "where the image came from"),
-        described("image_sha", T.StringType(), "SHA-256 of image in hex; of nothing where null"),
-        described(
-            "caption_sha", T.StringType(), "SHA-256 of caption in hex; of nothing where null"
-        ),
-    ]
-)
-"""The columns of every pairs table; whatever else the source has comes after them."""
-
-PAIRS_KEYS = ("uid", "image_sha", "caption_sha")
-"""The narrow columns of a pairs table: also the only ones with statistics for data skipping."""
-
-RUNS = T.StructType(
-    [
-        described("run_id", T.StringType(), "key of the run"),
-        described("job", T.StringType(), "name of the job"),
-        described("status", T.StringType(), "ok or failed"),
-        described("started_at", T.TimestampType(), "when the run began"),
-        described("seconds", T.DoubleType(), "how long it took"),
-        described("parameters", T.StringType(), "the job's settings as JSON"),
-        described("inputs", T.MapType(T.StringType(), T.LongType()), "table read -> its version"),
-        described(
-            "outputs", T.MapType(T.StringType(), T.LongType()), "table written -> its version"
-        ),
-        described("rows", T.LongType(), "rows accounted for"),
-        described("rows_by_status", T.MapType(T.StringType(), T.LongType()), "status -> rows"),
-        described(
-            "rows_per_second", T.DoubleType(), "rows by wall-clock seconds of the work itself"
-        ),
-        described(
-            "seconds_by_stage",
-            T.MapType(T.StringType(), T.DoubleType()),
-            "where the time of the tasks went, e.g. decode, wait, model; summed over tasks",
-        ),
-        described("versions", T.MapType(T.StringType(), T.StringType()), "library -> version"),
-        described("error", T.StringType(), "why it failed"),
-    ]
-)
-"""One row a job run."""
-
-
 def is_name(ref: str) -> bool:
     """Whether `ref` is a catalog name: `schema.table` or `catalog.schema.table`, else a path."""
     return _NAME.fullmatch(ref) is not None

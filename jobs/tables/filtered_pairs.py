@@ -8,10 +8,10 @@ from pyspark.sql import types as T
 
 from udfs.core.metrics import METRICS
 
-from ..filter.selection import REPETITIONS
 from . import delta
-from .delta import PAIRS_KEYS
+from .pairs import PAIRS_KEYS
 from .scores import SCORES_TABLE
+from .selection import REPETITIONS
 
 BROADCAST_ROWS = 100_000
 """So many kept rows are sent to every executor, some 20 MB; with more, Spark chooses the join."""

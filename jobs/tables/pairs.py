@@ -1,13 +1,31 @@
-"""The pairs table as other jobs see it: which columns are meant, and the keys that name a pair."""
+"""The pairs table: its columns, which of a user's columns are meant, and the keys of a pair."""
 
 from __future__ import annotations
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from ..core.errors import UsageError
 from ..core.settings import nearest
-from .delta import quoted
+from .delta import described, quoted
+
+PAIRS = T.StructType(
+    [
+        described("uid", T.StringType(), "key of the pair"),
+        described("image", T.BinaryType(), "the image file's bytes, as they were found"),
+        described("caption", T.StringType(), "the caption"),
+        described("source_path", T.StringType(), "where the image came from"),
+        described("image_sha", T.StringType(), "SHA-256 of image in hex; of nothing where null"),
+        described(
+            "caption_sha", T.StringType(), "SHA-256 of caption in hex; of nothing where null"
+        ),
+    ]
+)
+"""The columns of every pairs table; whatever else the source has comes after them."""
+
+PAIRS_KEYS = ("uid", "image_sha", "caption_sha")
+"""The narrow columns of a pairs table: also the only ones with statistics for data skipping."""
 
 
 def with_keys(

@@ -8,10 +8,40 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pyspark.sql import SparkSession
+from pyspark.sql import types as T
 
 from .. import __version__
 from ..core.settings import JobConfig
 from . import delta
+from .delta import described
+
+RUNS = T.StructType(
+    [
+        described("run_id", T.StringType(), "key of the run"),
+        described("job", T.StringType(), "name of the job"),
+        described("status", T.StringType(), "ok or failed"),
+        described("started_at", T.TimestampType(), "when the run began"),
+        described("seconds", T.DoubleType(), "how long it took"),
+        described("parameters", T.StringType(), "the job's settings as JSON"),
+        described("inputs", T.MapType(T.StringType(), T.LongType()), "table read -> its version"),
+        described(
+            "outputs", T.MapType(T.StringType(), T.LongType()), "table written -> its version"
+        ),
+        described("rows", T.LongType(), "rows accounted for"),
+        described("rows_by_status", T.MapType(T.StringType(), T.LongType()), "status -> rows"),
+        described(
+            "rows_per_second", T.DoubleType(), "rows by wall-clock seconds of the work itself"
+        ),
+        described(
+            "seconds_by_stage",
+            T.MapType(T.StringType(), T.DoubleType()),
+            "where the time of the tasks went, e.g. decode, wait, model; summed over tasks",
+        ),
+        described("versions", T.MapType(T.StringType(), T.StringType()), "library -> version"),
+        described("error", T.StringType(), "why it failed"),
+    ]
+)
+"""One row a job run."""
 
 _LIBRARIES = ("pyspark", "delta-spark", "torch", "transformers", "pillow")
 
@@ -30,7 +60,7 @@ def record(
     started: datetime,
     **found: Any,
 ) -> None:
-    """Append one row; `found` holds the other columns of `tables.RUNS`."""
+    """Append one row; `found` holds the other columns of `RUNS`."""
     row = {
         "run_id": run_id,
         "job": job,
@@ -41,9 +71,9 @@ def record(
         "versions": versions(),
         **found,
     }
-    delta.create(spark, ref, delta.RUNS)
-    values = tuple(row.get(field.name) for field in delta.RUNS)
-    delta.append(spark.createDataFrame([values], delta.RUNS), ref, f"run-{run_id}", 0)
+    delta.create(spark, ref, RUNS)
+    values = tuple(row.get(field.name) for field in RUNS)
+    delta.append(spark.createDataFrame([values], RUNS), ref, f"run-{run_id}", 0)
 
 
 def versions() -> dict[str, str]:

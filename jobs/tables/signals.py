@@ -8,7 +8,8 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from .delta import PAIRS_KEYS, described
+from .delta import described
+from .pairs import PAIRS_KEYS
 
 SIGNALS_TABLE = T.StructType(
     [

@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 from jobs.export.job import ExportConfig, main, run
 from jobs.ingest import job as ingest
 from jobs.tables import delta
+from jobs.tables.pairs import PAIRS_KEYS
 from jobs.tables.scores import SCORES_TABLE
 from udfs.core.metrics import METRICS
 from udfs.outputs.upstream_score_files import TASKS
@@ -86,7 +87,7 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Worl
         status = "duplicate_uid" if copy else "bad_image" if number == 4 else "ok"
         fine = status == "ok"
         four = [float(number + n) if fine else None for n in range(4)]
-        keys = {name: row[name] for name in delta.PAIRS_KEYS}
+        keys = {name: row[name] for name in PAIRS_KEYS}
         keys |= {"copy": copy, "scorer": "s1", "status": status}
         keys |= dict(zip(METRICS, four, strict=True))
         modes = {

@@ -18,6 +18,7 @@ from jobs.ingest import job as ingest
 from jobs.ingest import sources
 from jobs.ingest.job import IngestConfig
 from jobs.tables import delta
+from jobs.tables.pairs import PAIRS
 
 pytestmark = pytest.mark.spark
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -82,7 +83,7 @@ def test_parquet_of_any_shape_becomes_pairs(
         "duplicate_uids": 1,
     }
     extra = ["Caption_input", "clip_score", "seen"]
-    assert table.columns == [*delta.PAIRS.names, *extra]
+    assert table.columns == [*PAIRS.names, *extra]
     assert table.schema["uid"].dataType.simpleString() == "string"
     assert table.schema["seen"].dataType.simpleString() == "timestamp"
     bytewise = table.withColumn("caption", F.col("caption").cast("binary"))

@@ -10,6 +10,8 @@ from pyspark.sql import types as T
 
 from jobs.core.errors import UsageError
 from jobs.tables import delta
+from jobs.tables.pairs import PAIRS
+from jobs.tables.runs import RUNS
 
 
 @pytest.mark.parametrize(
@@ -46,8 +48,8 @@ def test_an_append_counts_once_however_often_it_is_repeated(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     ref = str(tmp_path / "runs")
-    delta.create(spark, ref, delta.RUNS)
-    delta.create(spark, ref, delta.RUNS)  # no harm done
+    delta.create(spark, ref, RUNS)
+    delta.create(spark, ref, RUNS)  # no harm done
     row = spark.createDataFrame([("run", "score")], "run_id string, job string")
     for version in (0, 0, 1, 1):
         delta.append(row, ref, "run", version)
@@ -80,7 +82,7 @@ def test_other_readers_can_follow_a_table_that_holds_anything(
 def test_column_comments_are_stored(spark: SparkSession, tmp_path: Path) -> None:
     ref = str(tmp_path / "pairs")
     pairs = spark.createDataFrame([("u",)], T.StructType([T.StructField("uid", T.StringType())]))
-    delta.overwrite(delta.commented(pairs, delta.PAIRS), ref)
+    delta.overwrite(delta.commented(pairs, PAIRS), ref)
     assert delta.read(spark, ref).schema["uid"].metadata == {"comment": "key of the pair"}
 
 

@@ -16,6 +16,8 @@ from jobs.evaluate.evaluation_table import EVALUATION
 from jobs.query import job as query
 from jobs.query import named_queries
 from jobs.tables import delta
+from jobs.tables.pairs import PAIRS
+from jobs.tables.runs import RUNS
 from jobs.tables.scores import SCORES_TABLE
 from jobs.tables.signals import SIGNALS_TABLE
 from jobs.tables.sql_views import JOINED, TABLES, create_views
@@ -32,7 +34,7 @@ SELECTION = (
 
 
 def test_every_column_that_jobs_write_has_a_comment() -> None:
-    for schema in (delta.PAIRS, delta.RUNS, SCORES_TABLE, SIGNALS_TABLE, EVALUATION):
+    for schema in (PAIRS, RUNS, SCORES_TABLE, SIGNALS_TABLE, EVALUATION):
         assert [field.name for field in schema if not field.metadata.get("comment")] == []
 
 
@@ -91,11 +93,11 @@ def refs(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[
     run |= {"seconds": 7200.0, "rows": 4, "seconds_by_stage": {"model": 1.26}}
     found = {"metric": "itm", "scorer": "s1", "statistics": "agreement", "kind": "all"}
     contents: dict[str, tuple[T.StructType | str, list[dict[str, Any]]]] = {
-        "pairs": (delta.PAIRS, pairs),
+        "pairs": (PAIRS, pairs),
         "scores": (SCORES_TABLE, scores),
         "selection": (SELECTION, fates),
         "signals": (SIGNALS_TABLE, signals),
-        "runs": (delta.RUNS, [run]),
+        "runs": (RUNS, [run]),
         "evaluation": (EVALUATION, [found | {"spearman": 0.5}]),
     }
     made = {}

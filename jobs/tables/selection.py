@@ -1,0 +1,42 @@
+"""The selection table: its columns, and what makes a table one."""
+
+from pyspark.sql import DataFrame
+from pyspark.sql import types as T
+
+from udfs.core.metrics import METRICS
+
+from ..core.errors import UsageError
+from .delta import described
+from .pairs import PAIRS_KEYS
+from .scores import KEYS, SCORES_TABLE
+
+REPETITIONS = described(
+    "repetitions", T.IntegerType(), "how often the pair is in the training set: 0 where not kept"
+)
+COMMENTS = {field.name: field.metadata["comment"] for field in SCORES_TABLE} | {
+    "keep": "whether the pair is kept",
+    "repetitions": REPETITIONS.metadata["comment"],
+    "first_failed_rule": "first rule that the row failed, status:<status> where it has no scores",
+    "reason": "what was missing: why there are no scores, or which signals have no value",
+    "rules": "rule -> whether the row passed it",
+}
+"""Column -> comment, for the columns of every selection."""
+
+COLUMNS = (
+    *(*KEYS, "scorer", "status", "keep", "repetitions"),
+    *("first_failed_rule", "reason", "rules", *METRICS),
+)
+"""The columns of every selection; after them come the other signals that the rules used."""
+
+REQUIRED = (*PAIRS_KEYS, "keep", "first_failed_rule")
+"""Columns without which a table is no selection."""
+
+
+def check_selection(ref: str, selection: DataFrame) -> None:
+    """Raise UsageError unless `selection` is one."""
+    missing = [name for name in REQUIRED if name not in selection.columns]
+    if missing:
+        raise UsageError(
+            f"{ref} is not a selection table: it has no column {', '.join(missing)}"
+            f" among {', '.join(selection.columns)}"
+        )
