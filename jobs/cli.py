@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from . import JOBS, __version__
+from . import JOBS, OLD_NAMES, __version__
 from .core.settings import nearest
 
 _HELP = """\
@@ -37,15 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("-V", "--version"):
         print(f"mlm-filter {__version__}")
         return 0
+    name = OLD_NAMES.get(name, name)
     if name not in JOBS:
         guess = nearest(name, tuple(JOBS))
         hint = f"did you mean {guess}?" if guess else f"there are {', '.join(JOBS)}"
         print(f"mlm-filter: unknown job {name}; {hint}", file=sys.stderr)
         return 2
-    job = import_module(f".{name}", __package__)  # on demand: --help needs neither Java nor torch
+    job = import_module(
+        f".{name}.job", __package__
+    )  # on demand: --help needs neither Java nor torch
     code: int = job.main(rest)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -26,11 +26,12 @@ from pyspark.sql.pandas import functions
 
 from udfs.core.arrow_values import python_values
 from udfs.core.metrics import METRIC_NAMES, METRICS
+from udfs.inputs.image_files import read_path
 from udfs.models import loading as models
 from udfs.models.loading import ModelConfig
 from udfs.scoring.batching import PairScorer
 from udfs.scoring.results import Scored
-from udfs.scoring.stream import Meter, read_path, score_stream
+from udfs.scoring.stream import Meter, score_stream
 
 if TYPE_CHECKING:
     import pandas as pd

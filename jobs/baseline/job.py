@@ -1,6 +1,6 @@
 """Build the dual-encoder stand-in: two heads trained on matched pairs -> a model folder.
 
-    mlm-filter standin --pairs PAIRS --output MODEL --group-column book --leave-out psychology
+    mlm-filter baseline --pairs PAIRS --output MODEL --group-column book --leave-out psychology
     mlm-filter score --pairs PAIRS --scores SCORES --model MODEL          # gives clip_score
 
 For machines that reach no hub: a baseline for image-text matching, made of DINOv2-small and MiniLM
@@ -10,7 +10,6 @@ Features of images and captions are computed once and kept in `--cache`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,7 +21,7 @@ from pyspark.sql import functions as F
 from udfs.baseline import model as baseline_model
 from udfs.baseline.features import Pair
 from udfs.baseline.model_card import Recipe
-from udfs.baseline.training import StandinDataError, train_standin
+from udfs.baseline.training import BaselineDataError, train_baseline
 from udfs.starter import model as starter
 
 from ..core.job_runner import UsageError, say
@@ -32,7 +31,7 @@ from ..tables import delta
 from ..tables.delta import quoted
 
 
-class StandinConfig(JobConfig):
+class BaselineConfig(JobConfig):
     """Train the dual-encoder stand-in (DINOv2-small + MiniLM, not CLIP) -> a model folder."""
 
     pairs: str = Field(description="pairs table: a path or catalog.schema.table")
@@ -75,7 +74,7 @@ class StandinConfig(JobConfig):
         return self
 
 
-def run(spark: SparkSession, config: StandinConfig) -> dict[str, Any]:
+def run(spark: SparkSession, config: BaselineConfig) -> dict[str, Any]:
     """Train and save; return the summary. Raises UsageError for what the user can mend."""
     output = Path(config.output).expanduser()
     if output.exists():
@@ -89,7 +88,7 @@ def run(spark: SparkSession, config: StandinConfig) -> dict[str, Any]:
         return summary | {"dry_run": True, "rows": count}
     cache = Path(config.cache).expanduser() if config.cache else starter.cache_folder()
     try:
-        report = train_standin(
+        report = train_baseline(
             matched_pairs(rows),
             output,
             validation=config.validation,
@@ -99,7 +98,7 @@ def run(spark: SparkSession, config: StandinConfig) -> dict[str, Any]:
             device=config.device,
             say=say,
         )
-    except (StandinDataError, baseline_model.StandinError, starter.StarterError) as error:
+    except (BaselineDataError, baseline_model.BaselineError, starter.StarterError) as error:
         raise UsageError(str(error)) from None
     say(f"{baseline_model.NAME}: validation AUC {report.auc:.4f}")
     say(f"saved {output}; score with: mlm-filter score --model {output} ...")
@@ -117,7 +116,7 @@ def run(spark: SparkSession, config: StandinConfig) -> dict[str, Any]:
     }
 
 
-def chosen_rows(pairs: DataFrame, config: StandinConfig) -> DataFrame:
+def chosen_rows(pairs: DataFrame, config: BaselineConfig) -> DataFrame:
     """The rows to use: columns `image`, `group`, and one column a caption.
 
     Raises UsageError for a column or a group that is not there.
@@ -166,8 +165,4 @@ def matched_pairs(rows: DataFrame) -> Iterator[Pair]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit code."""
-    return run_job("standin", StandinConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run_job("baseline", BaselineConfig, run, argv)

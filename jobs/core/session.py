@@ -13,6 +13,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -184,3 +186,19 @@ def _reason(log: str) -> str:
     problems = [line for line in log.splitlines() if "unresolved dependency" in line.lower()]
     lines = problems or [line for line in log.splitlines() if line.strip()] or ["no message"]
     return lines[-1].rpartition("Exception: ")[2].strip()
+
+
+@contextmanager
+def session_settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
+    """Settings of the session for the time of a `with`; afterwards they are what they were."""
+    before = {key: spark.conf.get(key, None) for key in values}
+    try:
+        for key, value in values.items():
+            spark.conf.set(key, value)
+        yield
+    finally:
+        for key, old in before.items():
+            if old is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, old)

@@ -24,7 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
-from .. import JOBS
+from .. import JOBS, OLD_NAMES
 from .errors import UsageError
 
 C = TypeVar("C", bound="JobConfig")
@@ -44,7 +44,7 @@ def conf_file(name: str) -> Traversable:
     """A file of `conf/`, in a checkout as well as in an installed wheel or a zip."""
     # Beside the jobs in every case; an editable install maps the two packages one by one, so that
     # only the folder of this one is sure to be found.
-    return typing.cast(Path, files(__package__)).parent / "conf" / name
+    return typing.cast(Path, files(__package__)).parent.parent / "conf" / name
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -188,7 +188,10 @@ def _read_yaml(
         return {}, {}
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(f"{path}: expected `key: value` lines, or a section for each job")
-    sections = [key for key, value in data.items() if key in JOBS and isinstance(value, Mapping)]
+    names = {key: OLD_NAMES.get(key, key) for key in data}
+    sections = [
+        key for key, value in data.items() if names[key] in JOBS and isinstance(value, Mapping)
+    ]
     if sections:
         return _section(path, node, data, config_type, job)
     return _settings(path, node, data, config_type)
@@ -199,16 +202,17 @@ def _section(
 ) -> tuple[dict[str, Any], dict[str, int]]:
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
-        if key_node.value not in JOBS:
+        if OLD_NAMES.get(key_node.value, key_node.value) not in JOBS:
             raise _unknown(f"{path} line {line}: ", "section", key_node.value, tuple(JOBS))
         if data[key_node.value] is not None and not isinstance(value_node, yaml.MappingNode):
             raise UsageError(f"{path} line {line}: {key_node.value} must hold `key: value` lines")
-    if job not in data:
+    section = next((key for key in data if OLD_NAMES.get(key, key) == job), None)
+    if section is None:
         raise UsageError(f"{path}: no section {job!r}; it has {', '.join(map(str, data))}")
-    if data[job] is None:
+    if data[section] is None:
         return {}, {}
-    inner = next(value for key, value in node.value if key.value == job)
-    return _settings(path, inner, data[job], config_type)
+    inner = next(value for key, value in node.value if key.value == section)
+    return _settings(path, inner, data[section], config_type)
 
 
 def _settings(

@@ -8,7 +8,6 @@ Ratings may be a teacher's or people's. Every rated caption is accounted for: co
 with what is missing. A rerun replaces what is in the output folder.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -268,7 +267,3 @@ def _percent(share: float) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns its exit code."""
     return job_runner.main("evaluate", EvaluateConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,6 @@ byte for byte. `uids` are written by the driver, shards by the executors.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
@@ -225,7 +224,3 @@ def table_id(spark: SparkSession, ref: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run as a program; returns the exit code."""
     return job_runner.main("export", ExportConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

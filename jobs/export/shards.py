@@ -27,11 +27,11 @@ from udfs.outputs.shards import Layout, Shard, Write, write_shards
 
 from ..core.errors import UsageError
 from ..core.progress import Progress
+from ..core.session import session_settings
 from ..tables.delta import quoted
 from ..tables.filtered_pairs import BROADCAST_ROWS
 from ..tables.pairs import PAIRS_KEYS
 from .selected_rows import own_columns
-from .storage_paths import settings
 
 BUCKETS_BITS = 12
 TELL_SECONDS = 20
@@ -142,7 +142,7 @@ def write(rows: DataFrame, total: int, layout: Layout, kind: Kind) -> list[Shard
         there = spark.createDataFrame([(shard.shard,) for shard in done], "_shard long")
         rows = rows.join(F.broadcast(there), "_shard", "left_anti")
         first = [name for name in rows.columns if name not in ("_image", "_caption")]
-        with settings(spark, _WITH_IMAGES), _watched(progress, layout, kind, missing):
+        with session_settings(spark, _WITH_IMAGES), _watched(progress, layout, kind, missing):
             ordered = rows.repartition(min(1000, len(missing)), "_shard")
             ordered = ordered.sortWithinPartitions(*map(quoted, first))
             job = partial(write_shards, layout=layout, write=kind.write)

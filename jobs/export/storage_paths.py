@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-
-from pyspark.sql import SparkSession
 
 from ..core.errors import UsageError
 from ..tables import delta
@@ -30,19 +26,3 @@ def on_disk(ref: str, option: str) -> Path:
         " store is mounted on every machine of the cluster (a volume under /Volumes, or a bucket"
         " mounted as a folder), or a disk, and copy"
     )
-
-
-@contextmanager
-def settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
-    """Settings of the session for the time of a `with`; afterwards they are what they were."""
-    before = {key: spark.conf.get(key, None) for key in values}
-    try:
-        for key, value in values.items():
-            spark.conf.set(key, value)
-        yield
-    finally:
-        for key, old in before.items():
-            if old is None:
-                spark.conf.unset(key)
-            else:
-                spark.conf.set(key, old)

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from udfs.outputs.uid_file import UidWriter, is_uid_file, packed
 
 from ..core.errors import UsageError
-from .storage_paths import settings
+from ..core.session import session_settings
 
 ROWS = 1_000_000
 """So many uids make a partition: 16 MB of the file."""
@@ -66,7 +66,7 @@ def write(kept: DataFrame, rows: int, path: Path) -> dict[str, Any]:
     # key are in one partition.
     ordered = keys.repartitionByRange(max(1, -(-rows // ROWS)), "key")
     ordered = ordered.sortWithinPartitions("key", F.desc("repetitions"))
-    with settings(kept.sparkSession, _NARROW):
+    with session_settings(kept.sparkSession, _NARROW):
         pieces = ordered.mapInArrow(packed, "uids binary")
         path.parent.mkdir(parents=True, exist_ok=True)
         with UidWriter(path) as uids:

@@ -11,7 +11,6 @@ can be joined. Filtered pairs are the rows of the pairs table that are kept, eac
 scores. A rerun replaces both tables. With `--what-if` rules are compared, and nothing is written.
 """
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -227,7 +226,3 @@ def _check_replaceable(spark: SparkSession, ref: str, columns: Sequence[str]) ->
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns its exit code."""
     return job_runner.main("filter", FilterConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from pyspark.sql import SparkSession
 
-from udfs.baseline.model import StandinError
+from udfs.baseline.model import BaselineError
 from udfs.models import loading as models
 from udfs.starter import model as starter
 from udfs.training import adapter
@@ -185,7 +185,7 @@ def run(spark: SparkSession, config: FinetuneConfig) -> dict[str, Any]:
     )
     try:
         result = _fit(settings, config)
-    except (ExamplesError, CheckpointError, StandinError) as error:
+    except (ExamplesError, CheckpointError, BaselineError) as error:
         raise UsageError(str(error)) from None
     say(f"saved {output}; score with: mlm-filter score --model {output} ...")
     kept = ("instructions", "captions", "images", "held_out_instructions", "left_out")
@@ -253,7 +253,3 @@ def _tell(counts: dict[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit code."""
     return run_job("finetune", FinetuneConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

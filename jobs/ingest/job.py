@@ -8,7 +8,6 @@ read becomes a row without image, and scoring gives it a status.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
@@ -209,7 +208,3 @@ def _dry_run(pairs: DataFrame, source: sources.Source, config: IngestConfig) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run as a program; returns the exit code."""
     return job_runner.main("ingest", IngestConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

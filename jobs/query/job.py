@@ -9,7 +9,6 @@ Without a name it lists the page. The views of `tables/sql_views.py` stand for t
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -92,7 +91,3 @@ def _short(value: Any) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run as a program; returns the exit code."""
     return job_runner.main("query", QueryConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

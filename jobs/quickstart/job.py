@@ -7,7 +7,6 @@ Runs the jobs that one runs on data of one's own. A repeat scores nothing anew.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -137,7 +136,3 @@ mlm-filter was installed into .venv/bin; `mlm-filter JOB --help` lists a job's o
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit code."""
     return run_job("quickstart", QuickstartConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

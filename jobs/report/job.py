@@ -8,7 +8,6 @@ metric's ends (with --pairs). The same figures stand in the file as JSON. A reru
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -224,7 +223,3 @@ def _scoring(spark: SparkSession, ref: str) -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns its exit code."""
     return job_runner.main("report", ReportConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,1 +1,6 @@
-"""X."""
+"""Pairs -> scores: scores what has none yet, slice by slice.
+
+job.py           `run` and `main`
+settings.py      the job's settings
+pending_rows.py  which rows of the pairs table have no scores yet, and in which slices they go
+"""

@@ -9,7 +9,6 @@ one slice, and the next run goes on from there.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -281,7 +280,3 @@ def _tell(counts: dict[str, int], rate: float, tally: Tally) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit code."""
     return run_job("score", ScoreConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

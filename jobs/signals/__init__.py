@@ -1,1 +1,5 @@
-"""X."""
+"""Pairs -> cheap signals: size, language, lengths, duplicates, text in the image.
+
+job.py              settings, `run` and `main`
+near_duplicates.py  groups of rows that are nearly the same
+"""

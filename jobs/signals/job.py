@@ -11,7 +11,6 @@ same one.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -278,7 +277,3 @@ def _show(counts: dict[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run as a program; returns the exit code."""
     return job_runner.main("signals", SignalsConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

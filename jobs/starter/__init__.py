@@ -1,1 +1,4 @@
-"""X."""
+"""The starter model as an ordinary Hugging Face folder.
+
+job.py  settings, `run` and `main`
+"""

@@ -6,7 +6,6 @@ mlm-filter starter --output /shared/models/starter
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,3 @@ def run(spark: Any, config: StarterConfig) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit code."""
     return run_job("starter", StarterConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,6 @@ when columns have been added.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -54,7 +53,3 @@ def run(spark: SparkSession, config: ViewsConfig) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run as a program; returns the exit code."""
     return job_runner.main("views", ViewsConfig, run, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

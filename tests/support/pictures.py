@@ -14,6 +14,13 @@ def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
+def photo(seed: int, width: int = 240, height: int = 180) -> Image.Image:
+    """A picture with as much going on as in a photograph."""
+    rng = np.random.default_rng(seed)
+    rough = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8))
+    return rough.resize((width, height), Image.Resampling.BICUBIC)
+
+
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     """The bytes of a file of this format."""
     out = io.BytesIO()

@@ -63,7 +63,7 @@ def _text(config: type[Any], tok: Any, **more: Any) -> Any:
     )
 
 
-def _save(model_type: type[Any], config: Any, processor: Any, folder: Path) -> Path:
+def save(model_type: type[Any], config: Any, processor: Any, folder: Path) -> Path:
     import torch
 
     with torch.random.fork_rng():
@@ -115,7 +115,7 @@ def llava(folder: Path, merges: bool = False) -> Path:
         num_additional_image_tokens=1,
         chat_template=CHAT.replace("IMAGE", "<image>\n"),
     )
-    return _save(LlavaForConditionalGeneration, config, processor, folder)
+    return save(LlavaForConditionalGeneration, config, processor, folder)
 
 
 def qwen2_5_vl(folder: Path) -> Path:
@@ -162,7 +162,7 @@ def qwen2_5_vl(folder: Path) -> Path:
         video_processor=Qwen2VLVideoProcessor(patch_size=8),
         chat_template=CHAT.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>"),
     )
-    return _save(Qwen2_5_VLForConditionalGeneration, config, processor, folder)
+    return save(Qwen2_5_VLForConditionalGeneration, config, processor, folder)
 
 
 def internvl(folder: Path) -> Path:
@@ -206,7 +206,7 @@ def internvl(folder: Path) -> Path:
         image_seq_length=4,
         chat_template=CHAT.replace("IMAGE", "<IMG_CONTEXT>\n"),
     )
-    return _save(InternVLForConditionalGeneration, config, processor, folder)
+    return save(InternVLForConditionalGeneration, config, processor, folder)
 
 
 def idefics3(folder: Path) -> Path:
@@ -244,7 +244,7 @@ def idefics3(folder: Path) -> Path:
         image_seq_len=4,
         chat_template=CHAT.replace("IMAGE", "<image>"),
     )
-    return _save(Idefics3ForConditionalGeneration, config, processor, folder)
+    return save(Idefics3ForConditionalGeneration, config, processor, folder)
 
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
@@ -253,96 +253,3 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "internvl": internvl,
     "idefics3": idefics3,
 }
-
-
-def _text_tower_tokenizer(longest: int) -> Any:
-    """The byte tokenizer as CLIP's: <bos> and <eos> around each text, `longest` tokens at most."""
-    from tokenizers.processors import TemplateProcessing
-
-    tok = tokenizer()
-    tok.eos_token, tok.model_max_length, tok.padding_side = "<eos>", longest, "right"
-    ids = [(name, tok.convert_tokens_to_ids(name)) for name in ("<bos>", "<eos>")]
-    tok.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<bos> $A <eos>", special_tokens=ids
-    )
-    return tok
-
-
-_TOWER: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-}
-
-
-def clip(folder: Path) -> Path:
-    """CLIP: a causal text tower of 77 tokens that reads a text off its first <eos>."""
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
-
-    tok = _text_tower_tokenizer(77)
-    text = _TOWER | {
-        "vocab_size": len(tok),
-        "max_position_embeddings": 77,
-        "bos_token_id": tok.bos_token_id,
-        "eos_token_id": tok.eos_token_id,
-        "pad_token_id": tok.pad_token_id,
-    }
-    config = CLIPConfig(
-        text_config=text,
-        vision_config=_TOWER | {"image_size": 32, "patch_size": 8},
-        projection_dim=16,
-    )
-    image_processor = CLIPImageProcessor(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-    )
-    return _save(CLIPModel, config, CLIPProcessor(image_processor, tok), folder)
-
-
-def siglip(folder: Path) -> Path:
-    """SigLIP: a text tower that reads a text off the last of 64 tokens, always, and has no mask."""
-    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
-
-    tok = _text_tower_tokenizer(64)
-    tok.model_input_names = ["input_ids"]
-    config = SiglipConfig(
-        text_config=_TOWER
-        | {"vocab_size": len(tok), "max_position_embeddings": 64, "projection_size": 32},
-        vision_config=_TOWER | {"image_size": 32, "patch_size": 8},
-    )
-    image_processor = SiglipImageProcessor(size={"height": 32, "width": 32})
-    return _save(SiglipModel, config, SiglipProcessor(image_processor, tok), folder)
-
-
-def standin_towers() -> Any:
-    """Random towers of the stand-in's two kinds, as `udfs.baseline.model.towers` gives the real ones."""
-    import torch
-    from transformers import (
-        BertConfig,
-        BertModel,
-        GotOcr2ImageProcessor,
-        InternVLVisionConfig,
-        InternVLVisionModel,
-    )
-
-    from udfs.baseline.model import Towers
-
-    tok = _text_tower_tokenizer(64)
-    size = {"height": 32, "width": 32}
-    pictures = GotOcr2ImageProcessor(size=size, crop_to_patches=False, min_patches=1, max_patches=1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        vision = InternVLVisionModel(
-            InternVLVisionConfig(
-                **_TOWER, image_size=[32, 32], patch_size=[8, 8], use_mean_pooling=False
-            )
-        )
-        text = BertModel(BertConfig(**_TOWER, vocab_size=len(tok)), add_pooling_layer=False)
-        for model in (vision, text):
-            for name, parameter in model.named_parameters():
-                if parameter.ndim > 1 and "norm" not in name:
-                    parameter.data.normal_(0, 0.15)
-    return Towers(vision.eval(), pictures, text.eval(), tok)
-
-
-DUAL_ENCODERS: dict[str, Callable[[Path], Path]] = {"clip": clip, "siglip": siglip}

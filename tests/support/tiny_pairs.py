@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from damaged_images import DAMAGED
 from pictures import encoded, picture
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
-from test_images import DAMAGED
 
 from jobs.tables import delta
 

@@ -1,6 +1,6 @@
 """Features of the stand-in's frozen towers, each image and caption once, kept between trainings.
 
-features(standin.towers(), pairs, cache=Path("cache"))
+features(model.towers(), pairs, cache=Path("cache"))
 """
 
 from __future__ import annotations

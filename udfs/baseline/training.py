@@ -1,6 +1,6 @@
 """Trains the stand-in's two heads on matched pairs: features once, then minutes on a CPU.
 
-    train_standin(pairs, Path("model"), cache=Path("cache"))
+    train_baseline(pairs, Path("model"), cache=Path("cache"))
 
 Symmetric InfoNCE over the features of two frozen towers, as CLIP's (arXiv 2103.00020, section 2.3):
 in a batch of images with one caption each, every image has to find its caption among all others,
@@ -35,11 +35,11 @@ MOST_VALIDATION = 2000  # pairs: each of their images is compared with each of t
 LEAST_TRAINING = 16  # images
 
 
-class StandinDataError(ValueError):
+class BaselineDataError(ValueError):
     """The pairs cannot train a stand-in; the message says what there is."""
 
 
-def train_standin(
+def train_baseline(
     pairs: Iterable[Pair],
     output: Path,
     *,
@@ -55,10 +55,10 @@ def train_standin(
 
     `validation` names the groups that decide when training ends; without it, some are taken by a
     hash of their names until they hold 5 % of the images. `cache` and the rest as for
-    `standin_features.features`; `towers` replaces those of the wheels. The result does not depend
+    `baseline_features.features`; `towers` replaces those of the wheels. The result does not depend
     on the order of the pairs.
 
-    Raises StandinDataError for pairs that cannot do, StandinError and StarterError for wheels.
+    Raises BaselineDataError for pairs that cannot do, BaselineError and StarterError for wheels.
     """
     started = time.monotonic()
     recipe = recipe or Recipe()
@@ -87,10 +87,10 @@ def train_standin(
 def validation_images(groups: Sequence[str], named: Sequence[str] = ()) -> Bools:
     """Which images (I,) are kept for validation: those of the groups `named`, or of some by hash.
 
-    Raises StandinDataError where a named group has no images or too few are left to train with.
+    Raises BaselineDataError where a named group has no images or too few are left to train with.
     """
     if absent := sorted(set(named) - set(groups)):
-        raise StandinDataError(f"no images of the validation group {absent[0]}")
+        raise BaselineDataError(f"no images of the validation group {absent[0]}")
     chosen = set(named)
     if not named:
         by_hash = sorted(set(groups), key=lambda name: hashlib.sha256(name.encode()).digest())
@@ -106,7 +106,7 @@ def validation_images(groups: Sequence[str], named: Sequence[str] = ()) -> Bools
     held = np.array([name in chosen for name in groups], dtype=np.bool_)
     training = len(held) - int(held.sum())
     if training < LEAST_TRAINING or held.sum() < 2:
-        raise StandinDataError(
+        raise BaselineDataError(
             f"{training} images to train with and {held.sum()} to validate are too few"
         )
     return held

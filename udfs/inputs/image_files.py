@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from udfs.inputs.images import MAX_BYTES
+from udfs.inputs.images import MAX_BYTES, ImageError
 
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp", "avif", "jp2", "ppm", "ico")
 """Endings of image files, in lower case and without the dot."""
@@ -31,6 +31,28 @@ def read(path: str) -> tuple[bytes | None, str | None]:
     if len(data) > MAX_BYTES:
         return None, f"cannot read the file: over {MAX_BYTES} bytes"
     return data, None
+
+
+def read_path(path: str | None) -> bytes | None:
+    """The bytes of an image by its path or URI (local, s3://, gs://, hdfs://, abfs:// ...: what
+    `pyarrow.fs` opens). None stays None; raises ImageError where there is nothing to read."""
+    if path is None:
+        return None
+    from pyarrow import fs
+
+    try:
+        if "://" in path or path.startswith("file:"):
+            system, inner = fs.FileSystem.from_uri(path)
+        else:
+            system, inner = fs.LocalFileSystem(), path
+        with system.open_input_file(inner) as file:
+            if file.size() > MAX_BYTES:
+                raise ImageError(f"image file of {file.size()} bytes is over the limit")
+            return bytes(file.read())
+    except (OSError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"cannot read {path}: {str(error)[:200]}") from None
 
 
 def with_images(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

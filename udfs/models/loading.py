@@ -123,7 +123,7 @@ def load_dual_encoder(
     folder, dtype = config.model, _dtype(config.dtype, device)
     where = {"revision": config.revision} if config.revision and not _is_folder(folder) else {}
     with _loading(config, device, threads):
-        if baseline_model.is_standin(Path(folder)):
+        if baseline_model.is_baseline(Path(folder)):
             model, processor = baseline_model.load(Path(folder), dtype)
         else:
             processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, **where)
@@ -144,7 +144,7 @@ def is_dual_encoder(model: str, revision: str | None = None) -> bool:
     if starter.is_starter(model):
         return False
     folder = _folder_with("config.json", model, revision)
-    return baseline_model.is_standin(folder) or dual_encoder_scorer.is_dual_encoder(folder)
+    return baseline_model.is_baseline(folder) or dual_encoder_scorer.is_dual_encoder(folder)
 
 
 @contextmanager

@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from udfs.core.arrow_values import python_values
 from udfs.core.atomic_files import replacing
+from udfs.inputs.image_files import read_path
 from udfs.inputs.images import ImageError
-from udfs.scoring.stream import read_path
 
 APART = ("_shard", "_index", "_image", "_caption")
 """Columns of the rows with a meaning here."""

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from udfs.inputs.images import MAX_BYTES, ImageError
+from udfs.inputs.images import ImageError
 from udfs.scoring.batching import PairScorer, Prepared
 from udfs.scoring.results import BAD_IMAGE, Scored
 
@@ -103,25 +103,3 @@ def score_stream(
             for futures, _ in waiting:
                 for future in futures:
                     future.cancel()
-
-
-def read_path(path: str | None) -> bytes | None:
-    """The bytes of an image by its path or URI (local, s3://, gs://, hdfs://, abfs:// ...: what
-    `pyarrow.fs` opens). None stays None; raises ImageError where there is nothing to read."""
-    if path is None:
-        return None
-    from pyarrow import fs
-
-    try:
-        if "://" in path or path.startswith("file:"):
-            system, inner = fs.FileSystem.from_uri(path)
-        else:
-            system, inner = fs.LocalFileSystem(), path
-        with system.open_input_file(inner) as file:
-            if file.size() > MAX_BYTES:
-                raise ImageError(f"image file of {file.size()} bytes is over the limit")
-            return bytes(file.read())
-    except (OSError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"cannot read {path}: {str(error)[:200]}") from None

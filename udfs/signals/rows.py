@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from udfs.inputs import captions, images
+from udfs.inputs.image_files import read_path
 from udfs.scoring.batching import one_line
 from udfs.scoring.results import BAD_IMAGE, EMPTY_CAPTION, OK
-from udfs.scoring.stream import read_path
 from udfs.signals import image_size, language, perceptual, shingles, text_in_image
 
 SIGNAL_ERROR = "signal_error"

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from test_tars import img2dataset, write_tar
+from tiny_tars import img2dataset, write_tar
 
 from jobs.core.errors import UsageError
 from jobs.ingest import job as ingest

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
+import tiny_dual_encoders
 from pyspark.sql import SparkSession
 from tiny_pairs import GOOD, Score, answers, damaged_rows, good_rows, write
 
@@ -27,7 +27,7 @@ def test_a_dual_encoder_scores_in_the_same_table_and_its_signal_filters(
     run_score(pairs=pairs, scores=str(tmp_path / "new"), limit=20)
     # a table of an earlier version lacks the column that the dual encoder needs
     delta.overwrite(delta.read(spark, str(tmp_path / "new")).drop("clip_score"), scores)
-    clip = str(tiny_models.clip(tmp_path / "clip"))
+    clip = str(tiny_dual_encoders.clip(tmp_path / "clip"))
     summary = run_score(pairs=pairs, scores=scores, model=clip)
     assert summary["rows"] == 70
     rows = answers(spark, scores)

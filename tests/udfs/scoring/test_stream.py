@@ -9,12 +9,13 @@ import pytest
 import tiny_models
 from pictures import encoded, picture
 
+from udfs.inputs.image_files import read_path
 from udfs.inputs.images import ImageError
 from udfs.models import loading as models
 from udfs.models.loading import ModelConfig
 from udfs.scoring import stream
 from udfs.scoring.mlm_scorer import Scorer
-from udfs.scoring.stream import Meter, read_path, score_stream
+from udfs.scoring.stream import Meter, score_stream
 from udfs.spark import SCORES, columns_of, device_of
 
 

@@ -1,36 +1,22 @@
 """Signals of a pair, without Spark: real libraries on real bytes, and whatever else may come."""
 
-import io
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
+from damaged_images import DAMAGED
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import encoded
+from pictures import encoded, photo
 from PIL import Image, ImageDraw, ImageFont
-from test_images import DAMAGED
 
-import jobs.signals
-from jobs.core.errors import UsageError
-from jobs.signals.job import SignalsConfig
-from jobs.signals.near_duplicates import Node, claims_of
 from udfs.signals import image_size, language, perceptual, shingles, text_in_image
 from udfs.signals.rows import MEASURED, SCHEMA, SIGNAL_ERROR, Wanted, measure, measure_batches
 
 UNHURRIED = settings(deadline=None)  # the machine may be busy
 ALL = Wanted(frozenset(MEASURED) - {"text_in_image"})
-
-
-def photo(seed: int, width: int = 240, height: int = 180) -> Image.Image:
-    """A picture with as much going on as in a photograph."""
-    rng = np.random.default_rng(seed)
-    rough = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8))
-    return rough.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def signals(image: bytes | None, caption: Any, wanted: Wanted = ALL) -> dict[str, Any]:
@@ -135,130 +121,10 @@ def test_nothing_raises_and_everything_fits_the_schema(
     assert found["signal_reason"]
 
 
-@UNHURRIED
-@given(st.text())
-def test_shingles_fold_case_and_white_space(text: str) -> None:
-    same = shingles.normalized(text)
-    assert shingles.normalized(f" {same}\n") == same
-    found = shingles.shingles(same)
-    assert found == sorted(set(found))
-    assert shingles.similarity(found, found) == (1 if same else 0)
-    assert len(shingles.keys(found)) == (shingles.BANDS if same else 0)
-
-
-def test_similar_captions_share_keys_and_others_do_not() -> None:
-    """With the seed given, the keys are the same everywhere, so that this is no matter of luck."""
-    rng = random.Random(0)
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = ["".join(rng.choices(letters, k=rng.randint(3, 9))) for _ in range(500)]
-    near = missed = met = 0
-    for _ in range(150):
-        caption = rng.choices(words, k=14)
-        other = list(caption)
-        other[rng.randrange(14)] = rng.choice(words)
-        one, two, far = (
-            shingles.shingles(shingles.normalized(" ".join(text)))
-            for text in (caption, other, rng.choices(words, k=14))
-        )
-        met += bool(set(shingles.keys(one)) & set(shingles.keys(far)))
-        if shingles.similarity(one, two) >= 0.75:
-            near += 1
-            missed += not set(shingles.keys(one)) & set(shingles.keys(two))
-    assert near > 60
-    assert missed == 0
-    assert met <= 3
-
-
-def test_keys_do_not_change_from_machine_to_machine() -> None:
-    found = shingles.keys(shingles.shingles("a brown dog in the park"))
-    assert found[:2] == [8339055590397258582, 1952480648742224959]
-    assert all(-(2**63) <= key < 2**63 for key in found)
-
-
-# --- near images ----------------------------------------------------------------------------------
-
-
-def test_a_picture_keeps_its_hash_through_formats_and_sizes() -> None:
-    hashes = [perceptual.phash(photo(seed, 400, 300)) for seed in range(12)]
-    for seed, first in enumerate(hashes):
-        image = photo(seed, 400, 300)
-        small = image.resize((160, 120), Image.Resampling.LANCZOS)
-        for data in (
-            encoded(image, "JPEG", quality=50),
-            encoded(image, "WEBP", quality=60),
-            encoded(small, "JPEG", quality=80),
-            encoded(small.convert("L"), "PNG"),
-        ):
-            again = perceptual.phash(Image.open(io.BytesIO(data)))
-            assert perceptual.distance(first, again) <= 4
-    apart = [
-        perceptual.distance(one, other) for i, one in enumerate(hashes) for other in hashes[:i]
-    ]
-    assert min(apart) > 10
-
-
 @pytest.mark.parametrize("colour", ["white", "black", (3, 200, 90)])
 def test_flat_pictures_share_one_hash(colour: Any) -> None:
     data = encoded(Image.new("RGB", (99, 55), colour), "JPEG", quality=70)
     assert signals(data, "x")["phash"] == perceptual.FLAT
-
-
-@UNHURRIED
-@given(
-    st.integers(0, 2**64 - 1),
-    st.integers(1, perceptual.MAX_DISTANCE),
-    st.data(),
-)
-def test_every_pair_within_the_distance_shares_a_key(
-    hash_: int, most: int, data: st.DataObject
-) -> None:
-    flipped = data.draw(st.sets(st.integers(0, 63), max_size=most))
-    other = hash_
-    for bit in flipped:
-        other ^= 1 << bit
-    one, two = f"{hash_:016x}", f"{other:016x}"
-    assert perceptual.distance(one, two) == len(flipped)
-    keys = [perceptual.keys(name, most) for name in (one, two)]
-    assert set(keys[0]) & set(keys[1])
-    for found in keys:
-        assert len(found) == (most + 1) * (most + 2) // 2 == len(set(found))
-        assert all(0 <= key < 2**63 for key in found)
-
-
-def test_random_hashes_hardly_ever_share_a_key() -> None:
-    rng = random.Random(0)
-    hashes = [f"{rng.getrandbits(64):016x}" for _ in range(400)]
-    keys = [set(perceptual.keys(name, 4)) for name in hashes]
-    shared = sum(bool(one & other) for i, one in enumerate(keys) for other in keys[:i])
-    assert shared <= 6  # of 79,800 pairs; 15 keys of 21.3 bits: 0.4 are to be expected
-
-
-# --- groups ---------------------------------------------------------------------------------------
-
-NODES = [(n % 2, n * 7919 % 31, f"node-{n}") for n in range(12)]
-
-
-@UNHURRIED
-@given(
-    st.sets(st.tuples(st.sampled_from(NODES), st.sampled_from(NODES)), max_size=40), st.randoms()
-)
-def test_stars_are_near_their_centres_and_centres_are_apart(
-    drawn: set[tuple[Node, Node]], rng: random.Random
-) -> None:
-    edges = [(min(pair), max(pair)) for pair in drawn if pair[0] != pair[1]]
-    claims = claims_of(edges)
-    by_name = {node[2]: node for node in NODES}
-    joined = {(one[2], other[2]) for one, other in edges}
-    for name, centre in claims.items():
-        assert (centre, name) in joined
-        assert centre not in claims
-        assert by_name[centre] < by_name[name]
-        nearer = [o for o, n in joined if n == name and o not in claims]
-        assert centre == min(nearer, key=by_name.__getitem__)
-    for small, big in joined:
-        assert small in claims or big in claims
-    rng.shuffle(edges)
-    assert claims_of(edges) == claims
 
 
 # --- text in the image ----------------------------------------------------------------------------
@@ -296,13 +162,6 @@ def test_a_library_that_fails_is_a_status(monkeypatch: pytest.MonkeyPatch) -> No
     assert found["signal_status"] == SIGNAL_ERROR
     assert "caption: RuntimeError: no such; image: RuntimeError" in found["signal_reason"]
     assert (found["width"], found["caption_words"]) == (240, 2)
-
-
-def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.signals, "find_spec", lambda name: None)
-    config = SignalsConfig(pairs="P", output="S", signal=["size", "text_in_image"])
-    with pytest.raises(UsageError, match=r"text_in_image needs rapidocr.*mlm-filter\[ocr\]"):
-        jobs.signals.run(None, config)  # type: ignore[arg-type]  # before Spark is asked for anything
 
 
 # --- batches --------------------------------------------------------------------------------------

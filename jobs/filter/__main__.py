@@ -1,0 +1,7 @@
+"""`python -m jobs.filter` is `mlm-filter filter`."""
+
+import sys
+
+from .job import main
+
+sys.exit(main())

@@ -1,0 +1,7 @@
+"""`python -m jobs.score` is `mlm-filter score`."""
+
+import sys
+
+from .job import main
+
+sys.exit(main())

@@ -1,0 +1,7 @@
+"""`python -m jobs.starter` is `mlm-filter starter`."""
+
+import sys
+
+from .job import main
+
+sys.exit(main())

@@ -1,0 +1,102 @@
+"""Tiny randomly initialised dual encoders, built on the spot: real classes of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tiny_models import save, tokenizer
+
+
+def _text_tower_tokenizer(longest: int) -> Any:
+    """The byte tokenizer as CLIP's: <bos> and <eos> around each text, `longest` tokens at most."""
+    from tokenizers.processors import TemplateProcessing
+
+    tok = tokenizer()
+    tok.eos_token, tok.model_max_length, tok.padding_side = "<eos>", longest, "right"
+    ids = [(name, tok.convert_tokens_to_ids(name)) for name in ("<bos>", "<eos>")]
+    tok.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=ids
+    )
+    return tok
+
+
+_TOWER: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+
+
+def clip(folder: Path) -> Path:
+    """CLIP: a causal text tower of 77 tokens that reads a text off its first <eos>."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+    tok = _text_tower_tokenizer(77)
+    text = _TOWER | {
+        "vocab_size": len(tok),
+        "max_position_embeddings": 77,
+        "bos_token_id": tok.bos_token_id,
+        "eos_token_id": tok.eos_token_id,
+        "pad_token_id": tok.pad_token_id,
+    }
+    config = CLIPConfig(
+        text_config=text,
+        vision_config=_TOWER | {"image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    image_processor = CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    return save(CLIPModel, config, CLIPProcessor(image_processor, tok), folder)
+
+
+def siglip(folder: Path) -> Path:
+    """SigLIP: a text tower that reads a text off the last of 64 tokens, always, and has no mask."""
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
+
+    tok = _text_tower_tokenizer(64)
+    tok.model_input_names = ["input_ids"]
+    config = SiglipConfig(
+        text_config=_TOWER
+        | {"vocab_size": len(tok), "max_position_embeddings": 64, "projection_size": 32},
+        vision_config=_TOWER | {"image_size": 32, "patch_size": 8},
+    )
+    image_processor = SiglipImageProcessor(size={"height": 32, "width": 32})
+    return save(SiglipModel, config, SiglipProcessor(image_processor, tok), folder)
+
+
+def baseline_towers() -> Any:
+    """Random towers of the stand-in's two kinds, as `udfs.baseline.model.towers` gives the real ones."""
+    import torch
+    from transformers import (
+        BertConfig,
+        BertModel,
+        GotOcr2ImageProcessor,
+        InternVLVisionConfig,
+        InternVLVisionModel,
+    )
+
+    from udfs.baseline.model import Towers
+
+    tok = _text_tower_tokenizer(64)
+    size = {"height": 32, "width": 32}
+    pictures = GotOcr2ImageProcessor(size=size, crop_to_patches=False, min_patches=1, max_patches=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vision = InternVLVisionModel(
+            InternVLVisionConfig(
+                **_TOWER, image_size=[32, 32], patch_size=[8, 8], use_mean_pooling=False
+            )
+        )
+        text = BertModel(BertConfig(**_TOWER, vocab_size=len(tok)), add_pooling_layer=False)
+        for model in (vision, text):
+            for name, parameter in model.named_parameters():
+                if parameter.ndim > 1 and "norm" not in name:
+                    parameter.data.normal_(0, 0.15)
+    return Towers(vision.eval(), pictures, text.eval(), tok)
+
+
+DUAL_ENCODERS: dict[str, Callable[[Path], Path]] = {"clip": clip, "siglip": siglip}
