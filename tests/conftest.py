@@ -23,7 +23,7 @@ def spark() -> Iterator[SparkSession]:
     java = (
         "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dspark.sql.codegen.wholeStage=false"
         " -Dspark.sql.codegen.factoryMode=NO_CODEGEN"
-        " -Dspark.python.daemon.module=tests.warm_daemon"
+        " -Dspark.python.daemon.module=tests.support.warm_daemon"
     )
     os.environ.setdefault("JDK_JAVA_OPTIONS", java)
     from jobs.core.session import get_spark

@@ -27,8 +27,8 @@ from pyspark.sql.pandas import functions
 from udfs.core.arrow_values import python_values
 from udfs.core.metrics import METRIC_NAMES, METRICS
 from udfs.inputs.image_files import read_path
-from udfs.models import loading as models
-from udfs.models.loading import ModelConfig
+from udfs.models import loaded_model
+from udfs.models.model_config import ModelConfig
 from udfs.scoring.batching import PairScorer
 from udfs.scoring.results import Scored
 from udfs.scoring.stream import Meter, score_stream
@@ -236,7 +236,7 @@ def _scorer(config: ModelConfig, meter: Meter, device: str = "auto") -> PairScor
         partition = context.partitionId() if context else 0
         device = f"cuda:{partition % max(1, torch.cuda.device_count())}"
     started = time.perf_counter()
-    scorer = models.scorer(config, device, threads)
+    scorer = loaded_model.scorer(config, device, threads)
     meter.load += time.perf_counter() - started
     return scorer
 

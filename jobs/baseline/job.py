@@ -22,6 +22,7 @@ from udfs.baseline import model as baseline_model
 from udfs.baseline.features import Pair
 from udfs.baseline.model_card import Recipe
 from udfs.baseline.training import BaselineDataError, train_baseline
+from udfs.core.cache_folder import cache_folder
 from udfs.starter import model as starter
 
 from ..core.job_runner import UsageError, say
@@ -86,7 +87,7 @@ def run(spark: SparkSession, config: BaselineConfig) -> dict[str, Any]:
     say(f"{config.pairs} (version {version}): {count:,} rows to train and validate with")
     if config.dry_run:
         return summary | {"dry_run": True, "rows": count}
-    cache = Path(config.cache).expanduser() if config.cache else starter.cache_folder()
+    cache = Path(config.cache).expanduser() if config.cache else cache_folder()
     try:
         report = train_baseline(
             matched_pairs(rows),

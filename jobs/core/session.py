@@ -23,8 +23,8 @@ import pyspark
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
+from udfs.core.cache_folder import cache_folder
 from udfs.core.file_locks import lock
-from udfs.starter.model import cache_folder
 
 from . import java
 from .errors import UsageError

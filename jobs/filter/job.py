@@ -6,9 +6,10 @@
                       --what-if "b: top 30% of 0.6*rank(itm) + 0.4*rank(clip_score)"
 
 The selection has one row for each row of the scores table, with what each rule said about it;
-``rules/rule.py`` gives the language, ``rules/apply.py`` its exact meaning, ``filter/joined_signals.py`` what
-can be joined. Filtered pairs are the rows of the pairs table that are kept, each once, with their
-scores. A rerun replaces both tables. With `--what-if` rules are compared, and nothing is written.
+``rules/rule.py`` gives the language, ``rules/apply.py`` its exact meaning,
+``filter/joined_signals.py`` what can be joined. Filtered pairs are the rows of the pairs table that
+are kept, each once, with their scores. A rerun replaces both tables. With `--what-if` rules are
+compared, and nothing is written.
 """
 
 from collections.abc import Sequence

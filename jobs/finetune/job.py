@@ -20,9 +20,10 @@ from pydantic import Field, model_validator
 from pyspark.sql import SparkSession
 
 from udfs.baseline.model import BaselineError
-from udfs.models import loading as models
+from udfs.core import peft_adapters
+from udfs.models import dual_encoder, identity
+from udfs.models.model_config import ModelError
 from udfs.starter import model as starter
-from udfs.training import adapter
 from udfs.training.checkpoints import CheckpointError
 from udfs.training.examples import ExamplesError
 from udfs.training.recipe import Recipe
@@ -196,14 +197,14 @@ def find_base(model: str, revision: str | None) -> Base:
     """The model to fine-tune. Raises UsageError where it cannot be had or is of another kind."""
     if not starter.is_starter(model) and Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().resolve())
-        if adapter.is_adapter(model):
+        if peft_adapters.is_adapter(model):
             raise UsageError(f"--model: {model} is an adapter; fine-tune a whole model (--merge)")
     try:
-        if models.is_dual_encoder(model, revision):
+        if dual_encoder.is_dual_encoder(model, revision):
             raise UsageError(f"--model: {model} is a dual encoder and gives no four scores")
-        content, commit = models.identity(model, revision)
+        content, commit = identity.identity(model, revision)
         folder = starter.folder_of(model)
-    except (models.ModelError, starter.StarterError) as error:
+    except (ModelError, starter.StarterError) as error:
         raise UsageError(str(error)) from None
     return Base(folder, model, content, commit)
 

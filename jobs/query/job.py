@@ -4,7 +4,8 @@
     mlm-filter query --name score_histogram --scores S
     mlm-filter query --sql "SELECT status, count(*) FROM scores GROUP BY status" --scores S
 
-Without a name it lists the page. The views of `tables/sql_views.py` stand for the tables that are given.
+Without a name it lists the page. The views of `tables/sql_views.py` stand for the tables that are
+given.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The grammar of the rule language: text -> syntax tree, or a :class:`RuleError` with a caret.
 
-One grammar for values and conditions alike, as in SQL; ``rules/column_types.py`` tells them apart. The
-tree is built by ``rules/tree_builder.py`` while lark parses (LALR), so a deep rule recurses nowhere.
+One grammar for values and conditions alike, as in SQL; ``rules/column_types.py`` tells them apart.
+The tree is built by ``rules/tree_builder.py`` while lark parses (LALR), so a deep rule recurses
+nowhere.
 """
 
 from typing import Any

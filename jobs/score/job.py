@@ -19,8 +19,8 @@ from typing import Any
 from pyspark.sql import DataFrame, Observation, SparkSession, Window
 from pyspark.sql import functions as F
 
-from udfs.models import loading as models
-from udfs.models.loading import ModelConfig
+from udfs.models import identity
+from udfs.models.model_config import ModelConfig, ModelError
 from udfs.scoring.results import BAD_IMAGE, MODEL_ERROR, STATUSES
 from udfs.spark import STAGES, score_batches
 from udfs.starter.model import StarterError, is_starter, is_trained
@@ -214,10 +214,10 @@ def _model(config: ScoreConfig) -> tuple[ModelConfig, str]:
     try:
         if is_starter(config.model):
             say("Looking for the starter model (assembled once, about half a minute) ...")
-        _, commit = models.identity(config.model, config.revision)
+        _, commit = identity.identity(config.model, config.revision)
         model = config.model_config_of(commit)
-        return model, models.scorer_id(model)
-    except (models.ModelError, StarterError) as error:
+        return model, identity.scorer_id(model)
+    except (ModelError, StarterError) as error:
         raise UsageError(str(error)) from None
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from udfs.models.loading import DType, How, ModelConfig
+from udfs.models.model_config import DType, How, ModelConfig
 from udfs.starter.model import STARTER
 
 from ..core.settings import JobConfig

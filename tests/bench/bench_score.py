@@ -109,7 +109,8 @@ def main() -> int:
     os.environ["MLM_FILTER_MASTER"] = f"local[{THREADS}]"
     from jobs.core.session import get_spark
     from jobs.ingest import job as ingest
-    from udfs.models import loading as models
+    from udfs.models import mlm
+    from udfs.models.model_config import ModelConfig
 
     spark, _ = get_spark("bench")
     with tempfile.TemporaryDirectory() as scratch:
@@ -118,7 +119,7 @@ def main() -> int:
         warm = {"source": "samples", "output": f"{scratch}/warm", "limit": 16}
         ingest.run(spark, ingest.IngestConfig(**warm))
         pairs = pairs_of(spark, f"{scratch}/pairs", rows)
-        scorer = models.load(models.ModelConfig(), "cpu", THREADS)
+        scorer = mlm.load(ModelConfig(), "cpu", THREADS)
         loop_seconds(scorer, pairs[:16])
         in_spark, in_loop = compare(
             options.rounds,

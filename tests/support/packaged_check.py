@@ -19,7 +19,7 @@ import tiny_models
 from pyspark.sql import SparkSession
 
 import udfs
-from udfs.models.loading import ModelConfig
+from udfs.models.model_config import ModelConfig
 from udfs.spark import mlm_scores
 
 if TYPE_CHECKING:

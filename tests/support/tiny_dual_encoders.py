@@ -69,7 +69,8 @@ def siglip(folder: Path) -> Path:
 
 
 def baseline_towers() -> Any:
-    """Random towers of the stand-in's two kinds, as `udfs.baseline.model.towers` gives the real ones."""
+    """Random towers of the baseline's two kinds, as `udfs.baseline.model.towers` gives the real
+    ones."""
     import torch
     from transformers import (
         BertConfig,

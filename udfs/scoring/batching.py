@@ -55,7 +55,8 @@ class Encoded(NamedTuple):
 
 
 class PairScorer(Protocol):
-    """What turns pairs into answers: `udfs.scoring.mlm_scorer.Scorer` or `udfs.scoring.dual_encoder_scorer.DualEncoder`."""
+    """What turns pairs into answers: an MLM (`mlm_scorer.py`) or a dual encoder
+    (`dual_encoder_scorer.py`)."""
 
     def prepare(self, image: Any, caption: Any) -> Prepared:
         """Decode, clean and encode one pair; safe to call from several threads at once."""
@@ -74,7 +75,8 @@ def prepare(
 ) -> Prepared:
     """Decode and clean one pair, and `encode(picture, text)` it; what fails is its answer.
 
-    `image_fit` as in `udfs.inputs.images.decode`. Safe in several threads at once where `encode` is.
+    `image_fit` as in `udfs.inputs.images.decode`. Safe in several threads at once where `encode`
+    is.
     """
     text = captions.clean(caption)
     try:

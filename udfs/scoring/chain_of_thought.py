@@ -50,7 +50,8 @@ class _Lines:
 
 
 def chain_of_thought(model: Any, batch: Batch, template: Template, suffix: Suffix) -> Tensor:
-    """Logits (B, M, N, V) at the nodes of the number trees behind the reasons (`udfs.scoring.forward_passes`)."""
+    """Logits (B, M, N, V) at the nodes of the number trees behind the reasons, as every pass of
+    `forward_passes.py` gives them."""
     import torch
 
     if template.thinking is None:

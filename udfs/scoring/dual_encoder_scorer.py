@@ -1,6 +1,6 @@
 """The other scorer: a dual encoder's image and text embeddings, and their cosine.
 
-    scorer = models.scorer(ModelConfig("openai/clip-vit-base-patch32"))
+    scorer = loaded_model.scorer(ModelConfig("openai/clip-vit-base-patch32"))
     scorer.score([jpeg], ["A cat on a sofa."])[0].clip_score      # -1..1
 
 The baseline that an MLM has to beat, and a signal of its own. Any CLIP-like model of transformers

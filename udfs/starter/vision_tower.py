@@ -1,7 +1,8 @@
 """The starter model's eye: DINOv2-small out of an ONNX file, named as InternVL names it.
 
 The two have the same structure (class token, layer scale, final layer norm), so nothing is lost:
-tests/udfs/starter/test_starter_base.py compares the features with those that the ONNX file computes itself.
+tests/udfs/starter/test_starter_base.py compares the features with those that the ONNX file computes
+itself.
 """
 
 from pathlib import Path

@@ -1,22 +1,21 @@
 """Base model in, student out; student in, adapter folder or whole model folder out.
 
 An adapter folder is what `peft` writes: low-rank weights and the projector in one safetensors file,
-beside the prompt with which it was trained (`udfs.scoring.prompts`). `udfs.models.loading` scores with either kind.
+beside the prompt with which it was trained (`udfs.scoring.prompts`). `udfs.models` scores with
+either kind.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
+from udfs.core import peft_adapters
 from udfs.scoring import chat_template, prompts
 from udfs.training.recipe import Recipe
 from udfs.training.student import LINEAR, PROJECTOR, Student
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def student(
@@ -102,32 +101,6 @@ def save(student: Student, folder: str | Path, base: str, revision: str | None =
     file.chmod(0o644)  # safetensors makes what only its owner can read
 
 
-def is_adapter(folder: str | Path) -> bool:
-    """Whether `folder` holds an adapter and no whole model."""
-    return (Path(folder) / ADAPTER_CONFIG).is_file()
-
-
-def base_of(folder: str | Path) -> tuple[str, str | None]:
-    """The base model that an adapter folder names (folder, hub id, "starter-base") and its commit.
-
-    Raises ValueError where the configuration names none.
-    """
-    path = Path(folder) / ADAPTER_CONFIG
-    config = json.loads(path.read_text("utf-8"))
-    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-    if not base:
-        raise ValueError(f"{path} names no base model")
-    return str(base), config.get("revision")
-
-
-def merged(model: Any, folder: str | Path) -> Any:
-    """`model` with the adapter in `folder` merged into its weights, on the CPU."""
-    from peft import PeftModel
-
-    # Else peft would read the adapter onto the first GPU, whichever one is meant.
-    return PeftModel.from_pretrained(model, str(folder), torch_device="cpu").merge_and_unload()
-
-
 def merge_folder(base: str, adapter: str | Path, output: str | Path, revision: str | None) -> None:
     """Write base (local folder or hub id) and adapter as one ordinary model folder, in the
     precision in which the base is stored."""
@@ -137,7 +110,7 @@ def merge_folder(base: str, adapter: str | Path, output: str | Path, revision: s
     model = AutoModelForImageTextToText.from_pretrained(
         base, dtype="auto", trust_remote_code=False, use_safetensors=True, **where
     )
-    merged(model, adapter).save_pretrained(output)
+    peft_adapters.merged(model, adapter).save_pretrained(output)
     processor = AutoProcessor.from_pretrained(base, trust_remote_code=False, **where)
     processor.save_pretrained(output)
     for name in (prompts.PROMPT_FILE, "README.md"):

@@ -45,8 +45,8 @@ def agreements(scorer: PairScorer, held_out: Examples, say: Say) -> list[dict[st
 
 def matching(scorer: PairScorer, held_out: Examples, say: Say) -> dict[str, Any]:
     """How likely an image's own caption gets more ITM (its mean) than one of another image, over
-    all pairs of both kinds: the area under the curve, as `udfs.agreement.ranking.auc` gives it. Empty where
-    there is none. Chance in what is asked comes from the uids alone."""
+    all pairs of both kinds: the area under the curve, as `udfs.agreement.ranking.auc` gives it.
+    Empty where there is none. Chance in what is asked comes from the uids alone."""
     pairs, own = drawn(held_out)
     if own.all():
         return {}

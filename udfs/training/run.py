@@ -169,7 +169,8 @@ def _finish(
 ) -> dict[str, Any]:
     """Save, score the held-out pairs with what was saved, write the model card; the folder appears
     whole."""
-    from udfs.models import loading as models
+    from udfs.models import mlm
+    from udfs.models.model_config import ModelConfig
     from udfs.training import held_out, report
 
     output = Path(settings.output)
@@ -186,7 +187,7 @@ def _finish(
     held = Path(settings.examples) / HELD_OUT
     if held.is_dir():
         unseen = examples.read(held)
-        scorer = models.load(models.ModelConfig(str(scratch)), str(student.model.device))
+        scorer = mlm.load(ModelConfig(str(scratch)), str(student.model.device))
         evaluation = held_out.agreements(scorer, unseen, _say)
         matching = held_out.matching(scorer, unseen, _say)
     data_file = Path(settings.examples) / "data.json"

@@ -46,7 +46,8 @@ class Student:
     """A base model made ready to learn.
 
     `model` is an image-text-to-text model with a projector (LLaVA, InternVL and their like),
-    `template` what `udfs.scoring.chat_template.build` made of its processor and the recipe's prompt.
+    `template` what `udfs.scoring.chat_template.build` made of its processor and the recipe's
+    prompt.
     """
 
     def __init__(self, model: Any, processor: Any, template: Template, recipe: Recipe) -> None:

@@ -17,7 +17,8 @@ from jobs.core.errors import UsageError
 from jobs.finetune import job as finetune
 from jobs.finetune import recipe_file
 from jobs.tables import delta
-from udfs.training import adapter, examples
+from udfs.core import peft_adapters
+from udfs.training import examples
 
 pytestmark = pytest.mark.spark
 
@@ -151,7 +152,7 @@ def test_from_tables_to_a_model(
     }
     assert {row["metric"] for row in summary["evaluation"]} == {"itm", "odf", "ctq", "su"}
     assert summary["matching"]["first"] == len(inside)
-    assert adapter.base_of(output) == (model, None)
+    assert peft_adapters.base_of(output) == (model, None)
     card = (output / "README.md").read_text()
     assert "held out whole: book 1" in card
     assert "unknown metric 1" in card

@@ -14,7 +14,7 @@ from jobs.filter import job as filter_job
 from jobs.filter.job import FilterConfig
 from jobs.tables import delta
 from udfs import spark as shells
-from udfs.models.loading import ModelConfig
+from udfs.models.model_config import ModelConfig
 
 pytestmark = pytest.mark.spark
 

@@ -23,7 +23,7 @@ from jobs.tables.signals import SIGNALS_TABLE
 from jobs.tables.sql_views import JOINED, TABLES, create_views
 from jobs.views import job as views
 from udfs.core.metrics import METRICS
-from udfs.models.loading import ModelConfig
+from udfs.models.model_config import ModelConfig
 from udfs.spark import register_functions
 
 SELECTION = (

@@ -20,8 +20,8 @@ from udfs.baseline import features as baseline_features
 from udfs.baseline import model as baseline_model
 from udfs.baseline.model_card import Recipe, Report
 from udfs.baseline.training import BaselineDataError, matched_auc, train_baseline, validation_images
-from udfs.models import loading as models
-from udfs.models.loading import ModelConfig
+from udfs.models import dual_encoder, loaded_model
+from udfs.models.model_config import ModelConfig, ModelError
 from udfs.scoring.dual_encoder_scorer import DualEncoder
 from udfs.starter import wheels
 
@@ -71,8 +71,8 @@ def test_it_tells_matched_from_mismatched_and_its_folder_loads_again(
     assert report.left_out == {"bad_image": 1, "empty_caption": 1}
     assert report.validation_groups == ["book 0", "book 5"]
     assert report.images == 108
-    assert models.is_dual_encoder(str(folder))
-    scorer = models.scorer(ModelConfig(str(folder)))
+    assert dual_encoder.is_dual_encoder(str(folder))
+    scorer = loaded_model.scorer(ModelConfig(str(folder)))
     assert isinstance(scorer, DualEncoder)
     names = list(COLOURS)
     new = [noisy(COLOURS[name], 9000 + i) for i, name in enumerate(names)]
@@ -99,7 +99,7 @@ def test_the_scorer_says_what_the_training_measured(
     folder, report = built
     data = baseline_features.features(tiny_dual_encoders.baseline_towers(), coloured(144))
     held = validation_images(data.groups, report.validation_groups)
-    scorer = models.load_dual_encoder(ModelConfig(str(folder)))
+    scorer = dual_encoder.load(ModelConfig(str(folder)))
     images = {baseline_features.name_of(image): image for image, _, _ in coloured(144)}
     captions = {baseline_features.name_of(c.encode()): c for _, c, _ in coloured(144)}
     pairs = np.flatnonzero(held[data.image])
@@ -182,8 +182,8 @@ def test_auc_leaves_out_what_is_no_mismatch() -> None:
 
 def test_a_folder_of_another_version_is_refused(built: tuple[Path, Report], tmp_path: Path) -> None:
     (tmp_path / baseline_model.FILE).write_text('{"version": 99}')
-    with pytest.raises(models.ModelError, match="version 99"):
-        models.load_dual_encoder(ModelConfig(str(tmp_path)))
+    with pytest.raises(ModelError, match="version 99"):
+        dual_encoder.load(ModelConfig(str(tmp_path)))
 
 
 def test_the_real_text_tower_is_the_one_of_its_wheel() -> None:
@@ -240,7 +240,7 @@ def test_the_job_trains_on_a_table_and_leaves_groups_out(
     assert summary["images"] == 72
     assert summary["captions"] == 72 + 48
     assert summary["validation"] == ["book 2"]
-    answer = models.load_dual_encoder(ModelConfig(summary["output"])).score([rows[0][1]], ["red"])
+    answer = dual_encoder.load(ModelConfig(summary["output"])).score([rows[0][1]], ["red"])
     assert answer[0].clip_score is not None
     with pytest.raises(UsageError, match="is there already"):
         run()

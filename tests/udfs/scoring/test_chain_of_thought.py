@@ -12,8 +12,8 @@ import tiny_models
 import torch
 from pictures import encoded, picture
 
-from udfs.models import loading as models
-from udfs.models.loading import ModelConfig
+from udfs.models import mlm
+from udfs.models.model_config import ModelConfig
 from udfs.scoring import prompts, readout
 from udfs.scoring.chat_template import Thinking
 from udfs.scoring.mlm_scorer import Scorer
@@ -33,7 +33,7 @@ PAIRS = [
 def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     folder = tiny_models.FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
     prompts.save_prompt(PROMPT, folder)
-    return models.load(ModelConfig(str(folder)))
+    return mlm.load(ModelConfig(str(folder)))
 
 
 def rows_of(scorer: Scorer) -> list[Any]:

@@ -14,8 +14,8 @@ from pictures import encoded, picture
 from PIL import Image
 
 from udfs.inputs import images
-from udfs.models import loading as models
-from udfs.models.loading import ModelConfig
+from udfs.models import dual_encoder, identity, loaded_model
+from udfs.models.model_config import ModelConfig, ModelError
 from udfs.scoring.dual_encoder_scorer import DualEncoder
 from udfs.scoring.results import BAD_IMAGE, CAPTION_TRUNCATED, EMPTY_CAPTION, MODEL_ERROR, OK
 from udfs.scoring.stream import Meter, score_stream
@@ -45,7 +45,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def scorer(folder: Path) -> DualEncoder:
-    return models.load_dual_encoder(ModelConfig(str(folder)))
+    return dual_encoder.load(ModelConfig(str(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_bad_pairs_have_a_reason_and_harm_no_neighbour(scorer: DualEncoder) -> N
 
 
 def test_batches_are_halved_and_a_pair_that_fails_stands_alone(clip: Path) -> None:
-    scorer = models.load_dual_encoder(ModelConfig(str(clip)))
+    scorer = dual_encoder.load(ModelConfig(str(clip)))
     whole = clip_scores(scorer, IMAGES * 3, CAPTIONS * 3)
     forward, sizes = scorer.model.forward, []
 
@@ -173,20 +173,20 @@ def test_batches_are_halved_and_a_pair_that_fails_stands_alone(clip: Path) -> No
 
 def test_the_kind_of_a_model_is_known_by_its_folder(clip: Path, tmp_path: Path) -> None:
     llava = tiny_models.llava(tmp_path / "llava")
-    assert models.is_dual_encoder(str(clip))
-    assert not models.is_dual_encoder(str(llava))
+    assert dual_encoder.is_dual_encoder(str(clip))
+    assert not dual_encoder.is_dual_encoder(str(llava))
     config = ModelConfig(str(clip))
-    scorer = models.scorer(config)
+    scorer = loaded_model.scorer(config)
     assert isinstance(scorer, DualEncoder)
-    assert models.scorer(config) is scorer
-    assert models.scorer_id(config) == models.scorer_id(ModelConfig(str(clip), batch_rows=3))
-    assert models.scorer_id(config) != models.scorer_id(
+    assert loaded_model.scorer(config) is scorer
+    assert identity.scorer_id(config) == identity.scorer_id(ModelConfig(str(clip), batch_rows=3))
+    assert identity.scorer_id(config) != identity.scorer_id(
         ModelConfig(str(clip), max_caption_tokens=8)
     )
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(models.ModelError, match="cannot load model"):
-        models.scorer(ModelConfig(str(tmp_path / "broken")))
+    with pytest.raises(ModelError, match="cannot load model"):
+        loaded_model.scorer(ModelConfig(str(tmp_path / "broken")))
 
 
 def test_a_dual_encoder_is_streamed_like_any_scorer(scorer: DualEncoder) -> None:

@@ -10,8 +10,8 @@ import tiny_models
 import torch
 from pictures import encoded, picture
 
-from udfs.models import loading as models
-from udfs.models.loading import ModelConfig
+from udfs.models import identity, loaded_model, mlm
+from udfs.models.model_config import ModelConfig, ModelError
 from udfs.scoring import prompts
 from udfs.scoring.forward_passes import PASSES
 from udfs.scoring.mlm_scorer import Limits, Scorer
@@ -37,7 +37,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def scorer(folder: Path) -> Scorer:
-    return models.load(ModelConfig(str(folder)))
+    return mlm.load(ModelConfig(str(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_score_does_not_depend_on_the_batch(scorer: Scorer) -> None:
 
 
 def test_padding_side_does_not_matter(folder: Path, scorer: Scorer) -> None:
-    other = models.load(ModelConfig(str(folder)))
+    other = mlm.load(ModelConfig(str(folder)))
     other.processor.tokenizer.padding_side = "right"
     assert np.array_equal(scores(other, IMAGES, CAPTIONS), scores(scorer, IMAGES, CAPTIONS))
 
@@ -126,7 +126,7 @@ def test_bad_pairs_do_not_harm_their_neighbours(scorer: Scorer) -> None:
 
 
 def test_tokens_of_whole_numbers_work_as_well(tmp_path: Path) -> None:
-    scorer = models.load(ModelConfig(str(tiny_models.llava(tmp_path, merges=True))))
+    scorer = mlm.load(ModelConfig(str(tiny_models.llava(tmp_path, merges=True))))
     assert len(scorer.template.tree.nodes) == 1
     rows = rows_of(scorer)
     for how in PASSES:
@@ -142,7 +142,7 @@ def forward(scorer: Scorer, instead: Callable[..., Any]) -> None:
 
 
 def test_a_model_that_ignores_the_mask_is_scored_in_a_way_that_is_true(llava: Path) -> None:
-    scorer = models.load(ModelConfig(str(llava), how="four_passes"))
+    scorer = mlm.load(ModelConfig(str(llava), how="four_passes"))
 
     def causal(original: Callable[..., Any], **inputs: Any) -> Any:
         """Takes 4-D masks for causal ones, as some attention kernels do."""
@@ -163,7 +163,7 @@ def test_a_model_that_ignores_the_mask_is_scored_in_a_way_that_is_true(llava: Pa
 
 
 def test_batches_are_halved_when_memory_runs_out_and_grow_again(llava: Path) -> None:
-    scorer = models.load(ModelConfig(str(llava)))
+    scorer = mlm.load(ModelConfig(str(llava)))
     whole = scores(scorer, IMAGES * 3, CAPTIONS * 3)
     seen: list[int] = []
 
@@ -180,7 +180,7 @@ def test_batches_are_halved_when_memory_runs_out_and_grow_again(llava: Path) -> 
 
 
 def test_a_pair_that_the_model_fails_on_stands_alone(llava: Path) -> None:
-    scorer = models.load(ModelConfig(str(llava)))
+    scorer = mlm.load(ModelConfig(str(llava)))
     poison = scorer.prepare(IMAGES[0], "poison").row
     assert poison is not None
 
@@ -197,7 +197,7 @@ def test_a_pair_that_the_model_fails_on_stands_alone(llava: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_are_an_error(llava: Path) -> None:
-    scorer = models.load(ModelConfig(str(llava)))
+    scorer = mlm.load(ModelConfig(str(llava)))
 
     def nan(original: Callable[..., Any], **inputs: Any) -> Any:
         out = original(**inputs)
@@ -225,19 +225,19 @@ def test_a_models_own_prompt_is_used_and_changes_the_scorer(llava: Path, tmp_pat
 
     own = tmp_path / "model"
     shutil.copytree(llava, own)
-    models.identity.cache_clear()
-    before = models.scorer_id(ModelConfig(str(own)))
-    assert before == models.scorer_id(ModelConfig(str(llava)))
+    identity.identity.cache_clear()
+    before = identity.scorer_id(ModelConfig(str(own)))
+    assert before == identity.scorer_id(ModelConfig(str(llava)))
     prompts.save_prompt(prompts.Prompt(before="Caption: ", image_fit="pad"), own)
-    models.identity.cache_clear()
-    assert models.scorer_id(ModelConfig(str(own))) != before
-    assert models.scorer_id(ModelConfig(str(own), batch_rows=3)) == models.scorer_id(
+    identity.identity.cache_clear()
+    assert identity.scorer_id(ModelConfig(str(own))) != before
+    assert identity.scorer_id(ModelConfig(str(own), batch_rows=3)) == identity.scorer_id(
         ModelConfig(str(own))
     )
-    assert models.load(ModelConfig(str(own))).prompt.image_fit == "pad"
+    assert mlm.load(ModelConfig(str(own))).prompt.image_fit == "pad"
     (own / prompts.PROMPT_FILE).write_text("{}")
-    with pytest.raises(models.ModelError, match="not a prompt file"):
-        models.load(ModelConfig(str(own)))
+    with pytest.raises(ModelError, match="not a prompt file"):
+        mlm.load(ModelConfig(str(own)))
 
 
 def test_what_is_told_of_a_model_is_no_part_of_its_id(llava: Path, tmp_path: Path) -> None:
@@ -248,8 +248,8 @@ def test_what_is_told_of_a_model_is_no_part_of_its_id(llava: Path, tmp_path: Pat
     from udfs.training.recipe import Recipe, Stage, Weights
 
     def scorer_id() -> str:
-        models.identity.cache_clear()
-        return models.scorer_id(ModelConfig(str(own)))
+        identity.identity.cache_clear()
+        return identity.scorer_id(ModelConfig(str(own)))
 
     own = tmp_path / "model"
     shutil.copytree(llava, own)
@@ -292,13 +292,15 @@ def test_what_is_told_of_a_model_is_no_part_of_its_id(llava: Path, tmp_path: Pat
 
 def test_one_model_a_process(llava: Path) -> None:
     config = ModelConfig(str(llava))
-    assert models.scorer(config) is models.scorer(ModelConfig(str(llava)))
-    assert models.scorer(ModelConfig(str(llava), batch_rows=2)) is not models.scorer(config)
+    assert loaded_model.scorer(config) is loaded_model.scorer(ModelConfig(str(llava)))
+    assert loaded_model.scorer(ModelConfig(str(llava), batch_rows=2)) is not loaded_model.scorer(
+        config
+    )
 
 
 def test_missing_models_are_named(tmp_path: Path) -> None:
-    with pytest.raises(models.ModelError, match="no model folder"):
-        models.identity(str(tmp_path / "absent"))
+    with pytest.raises(ModelError, match="no model folder"):
+        identity.identity(str(tmp_path / "absent"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(models.ModelError, match="cannot load"):
-        models.load(ModelConfig(str(tmp_path / "empty")))
+    with pytest.raises(ModelError, match="cannot load"):
+        mlm.load(ModelConfig(str(tmp_path / "empty")))

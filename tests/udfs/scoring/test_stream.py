@@ -11,8 +11,8 @@ from pictures import encoded, picture
 
 from udfs.inputs.image_files import read_path
 from udfs.inputs.images import ImageError
-from udfs.models import loading as models
-from udfs.models.loading import ModelConfig
+from udfs.models import mlm
+from udfs.models.model_config import ModelConfig
 from udfs.scoring import stream
 from udfs.scoring.mlm_scorer import Scorer
 from udfs.scoring.stream import Meter, score_stream
@@ -21,7 +21,7 @@ from udfs.spark import SCORES, columns_of, device_of
 
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
-    return models.load(ModelConfig(str(tiny_models.llava(tmp_path_factory.mktemp("llava")))))
+    return mlm.load(ModelConfig(str(tiny_models.llava(tmp_path_factory.mktemp("llava")))))
 
 
 IMAGE = encoded(picture())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from udfs.core.cache_folder import cache_folder
 from udfs.starter import assembly, wheels
 from udfs.starter import model as starter
 
@@ -121,8 +122,8 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("MLM_FILTER_CACHE", raising=False)
-    assert starter.cache_folder() == Path("/home/someone/.cache/mlm-filter")
+    assert cache_folder() == Path("/home/someone/.cache/mlm-filter")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert starter.cache_folder() == Path("/xdg/mlm-filter")
+    assert cache_folder() == Path("/xdg/mlm-filter")
     monkeypatch.setenv("MLM_FILTER_CACHE", "~/models")
-    assert starter.cache_folder() == Path("/home/someone/models")
+    assert cache_folder() == Path("/home/someone/models")

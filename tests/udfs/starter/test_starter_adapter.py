@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import tiny_models
 
+from udfs.models import identity, mlm
+from udfs.models.model_config import ModelConfig
 from udfs.starter import model as starter
 
-SHIPPED = Path(starter.__file__).parent / "starter_adapter"
+SHIPPED = Path(starter.__file__).parent / "adapter"
 
 
 @pytest.fixture
@@ -46,8 +48,6 @@ def test_the_shipped_adapter_is_merged_and_told(tuned: Path, tmp_path: Path) -> 
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from udfs.models import loading as models
-
     base = starter.ensure_base()
     content = starter.content(starter.STARTER)
     assert content != starter.content(starter.STARTER_BASE)
@@ -68,8 +68,8 @@ def test_the_shipped_adapter_is_merged_and_told(tuned: Path, tmp_path: Path) -> 
         if not torch.equal(weight, plain.state_dict()[name])
     ]
     assert {name.split(".")[1] for name in moved} == {"language_model", "multi_modal_projector"}
-    one = models.load(models.ModelConfig(starter.STARTER))
-    two = models.load(models.ModelConfig(str(tuned)))
+    one = mlm.load(ModelConfig(starter.STARTER))
+    two = mlm.load(ModelConfig(str(tuned)))
     pair = ([_png()], ["a cat"])
     answers = [scorer.score(*pair)[0].expectation for scorer in (one, two)]
     assert answers[0] == pytest.approx(answers[1], abs=1e-3)
@@ -82,15 +82,14 @@ def test_the_shipped_adapter_is_merged_and_told(tuned: Path, tmp_path: Path) -> 
 def test_only_what_decides_a_score_is_in_the_starters_id(tuned: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    from udfs.models import loading as models
     from udfs.scoring import prompts
 
     def ids() -> tuple[str, str, str, str]:
-        models.identity.cache_clear()
+        identity.identity.cache_clear()
         return (
             starter.content(starter.STARTER),
-            models.identity(starter.STARTER)[0],
-            models.scorer_id(models.ModelConfig(starter.STARTER)),
+            identity.identity(starter.STARTER)[0],
+            identity.scorer_id(ModelConfig(starter.STARTER)),
             starter.ensure().name,
         )
 
@@ -112,21 +111,23 @@ def test_only_what_decides_a_score_is_in_the_starters_id(tuned: Path) -> None:
     config.write_text(config.read_text().replace('"lora_alpha": ', '"lora_alpha": 1'))
     known.add(ids())
     assert [len(set(column)) for column in zip(*known, strict=True)] == [4, 4, 4, 4]
-    models.identity.cache_clear()  # of a starter that only this test has
+    identity.identity.cache_clear()  # of a starter that only this test has
 
 
 def test_the_shipped_adapter_is_read_out_of_a_zip(tmp_path: Path) -> None:
     """As executors have it; there, too, a new card changes nothing."""
     package = Path(starter.__file__).parent
-    files = [*package.glob("*.py"), *(package / "starter_adapter").iterdir()]
-    script = "from udfs import starter; print(starter.__file__, starter.content('starter'))"
-    for card in ((package / "starter_adapter" / "README.md").read_text(), "another"):
+    root = package.parent
+    code = [file for room in ("core", "scoring", "starter") for file in (root / room).glob("*.py")]
+    files = [root / "__init__.py", *code, *(package / "adapter").iterdir()]
+    script = "from udfs.starter import model; print(model.__file__, model.content('starter'))"
+    for card in ((package / "adapter" / "README.md").read_text(), "another"):
         packed = tmp_path / f"{len(card)}.zip"
         with zipfile.ZipFile(packed, "w") as archive:
             for file in files:
                 if file.name != "README.md":
-                    archive.write(file, Path("udfs") / file.relative_to(package))
-            archive.writestr("udfs/starter_adapter/README.md", card)
+                    archive.write(file, Path("udfs") / file.relative_to(root))
+            archive.writestr("udfs/starter/adapter/README.md", card)
         done = subprocess.run(
             [sys.executable, "-c", script],
             cwd=tmp_path,
@@ -135,8 +136,8 @@ def test_the_shipped_adapter_is_read_out_of_a_zip(tmp_path: Path) -> None:
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        told = [str(packed / "udfs" / "starter.py"), starter.content(starter.STARTER)]
-        assert done.stdout.split() == told
+        printed = [str(packed / "udfs/starter/model.py"), starter.content(starter.STARTER)]
+        assert done.stdout.split() == printed
 
 
 def _png() -> bytes:
@@ -185,9 +186,8 @@ def test_the_card_is_a_page_and_tells_the_figures_that_were_measured() -> None:
 
 
 def test_the_starter_tells_good_writing_from_bad() -> None:
-    from udfs.models import loading as models
 
-    scorer = models.load(models.ModelConfig(starter.STARTER))
+    scorer = mlm.load(ModelConfig(starter.STARTER))
     good = "The photograph shows a man who stands beside a wooden table and reads a newspaper."
     bad = (
         "table a beside reads man. The wooden newspaper stands who photograph a",

@@ -14,10 +14,11 @@ import tiny_models
 import torch
 from tiny_examples import recipe
 
+from udfs.core import peft_adapters
 from udfs.core.metrics import METRICS
 from udfs.inputs import images
-from udfs.models import loading as models
-from udfs.models.loading import ModelConfig
+from udfs.models import identity, mlm
+from udfs.models.model_config import ModelConfig, ModelError
 from udfs.scoring.mlm_scorer import Scorer
 from udfs.training import adapter, examples, features, held_out, length_batches
 from udfs.training.examples import Examples
@@ -208,19 +209,19 @@ def test_what_is_saved_is_what_is_loaded(
     trained = objective(folder, data, recipe(SCORE, lora=lora), tmp_path / "features")
     expected = read_out(trained, PAIRS)
     adapter.save(trained.inputs.student, tmp_path / "saved", str(folder))
-    loaded = models.load(ModelConfig(str(tmp_path / "saved")))
+    loaded = mlm.load(ModelConfig(str(tmp_path / "saved")))
     assert loaded.prompt == tiny_examples.PROMPT
     assert np.abs(scored_by(loaded, data, PAIRS) - expected).max() < 1e-5
-    base = models.load(ModelConfig(str(folder)))
+    base = mlm.load(ModelConfig(str(folder)))
     base = Scorer(base.model, base.processor, tiny_examples.PROMPT)
     assert np.abs(scored_by(base, data, PAIRS) - expected).max() > 1e-2
     if lora is None:
-        assert not adapter.is_adapter(tmp_path / "saved")
+        assert not peft_adapters.is_adapter(tmp_path / "saved")
         return
     size = (tmp_path / "saved" / "adapter_model.safetensors").stat().st_size
     assert size < 2.2 * sum(weight.numel() for weight in trained.inputs.student.trained) + 20_000
     adapter.merge_folder(str(folder), tmp_path / "saved", tmp_path / "merged", None)
-    merged = models.load(ModelConfig(str(tmp_path / "merged")))
+    merged = mlm.load(ModelConfig(str(tmp_path / "merged")))
     assert merged.prompt == tiny_examples.PROMPT
     assert np.abs(scored_by(merged, data, PAIRS) - expected).max() < 1e-5
 
@@ -229,8 +230,8 @@ def test_an_adapter_is_another_scorer_by_itself_and_by_its_base(
     internvl: Path, tmp_path: Path
 ) -> None:
     def scorer_id() -> str:
-        models.identity.cache_clear()
-        return models.scorer_id(ModelConfig(str(tmp_path / "adapter")))
+        identity.identity.cache_clear()
+        return identity.scorer_id(ModelConfig(str(tmp_path / "adapter")))
 
     base = tmp_path / "base"
     tiny_models.internvl(base)
@@ -243,10 +244,10 @@ def test_an_adapter_is_another_scorer_by_itself_and_by_its_base(
     assert len({first, second, scorer_id()}) == 3
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(config.read_text().replace(str(base), str(tmp_path / "gone")))
-    with pytest.raises(models.ModelError, match="gone"):
+    with pytest.raises(ModelError, match="gone"):
         scorer_id()
-    with pytest.raises(models.ModelError, match="gone"):
-        models.load(ModelConfig(str(tmp_path / "adapter")))
+    with pytest.raises(ModelError, match="gone"):
+        mlm.load(ModelConfig(str(tmp_path / "adapter")))
 
 
 def test_a_run_makes_a_folder_that_scores(internvl: Path, tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ def test_a_run_makes_a_folder_that_scores(internvl: Path, tmp_path: Path) -> Non
     ]
     assert all(row["n"] == 12 for row in rows)
     held = examples.read(folder / "held_out")
-    scorer = models.load(ModelConfig(str(tmp_path / "model")))
+    scorer = mlm.load(ModelConfig(str(tmp_path / "model")))
     pairs = [(pair.image, pair.caption) for pair in held.scored]
     means = scored_by(scorer, held, pairs)[:, 0] @ np.arange(101)
     errors = np.abs(means - [pair.scores[0] for pair in held.scored])
@@ -290,7 +291,7 @@ def test_a_run_makes_a_folder_that_scores(internvl: Path, tmp_path: Path) -> Non
     assert (tmp_path / "model" / "losses.png").read_bytes().startswith(b"\x89PNG")
     merged = replace(settings, output=str(tmp_path / "whole"), merge=True)
     fit(merged)  # trained already: only written
-    assert not adapter.is_adapter(tmp_path / "whole")
-    again = models.load(ModelConfig(str(tmp_path / "whole")))
+    assert not peft_adapters.is_adapter(tmp_path / "whole")
+    again = mlm.load(ModelConfig(str(tmp_path / "whole")))
     gap = scored_by(again, held, pairs) - scored_by(scorer, held, pairs)
     assert np.abs(gap).max() < 1e-5

@@ -1,0 +1,86 @@
+"""The hashes that name a model's content, and a scorer in the scores table."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+from udfs.core import peft_adapters
+from udfs.models.dual_encoder import is_dual_encoder
+from udfs.models.model_config import ModelConfig, ModelError
+from udfs.models.model_files import base_of_adapter, is_folder, prompt_folder
+from udfs.scoring import dual_encoder_scorer, prompts
+from udfs.starter import model as starter
+
+CARD_SUFFIXES = (".md", ".png")
+REPORT_FILES = ("evaluation.json", "history.json", "matching.json", "recipe.json")
+"""What `finetune` and `evaluate` write about a model, beside its weights. It decides no score, so
+it is no part of a scorer's id: a new card makes nobody score anew."""
+
+
+@functools.cache
+def identity(model: str, revision: str | None = None) -> tuple[str, str | None]:
+    """What the driver must know of a model without loading it: the hash of its content and, for a
+    hub id, the exact commit that all executors shall load. Raises ModelError.
+
+    A local folder is identified by the bytes of its files (but for cards and figures), so that a
+    model trained anew in the same place counts as another scorer; a hub id by its commit; an
+    adapter by itself and its base.
+    """
+    if starter.is_starter(model):
+        starter.folder_of(model)
+        return hashlib.sha256(f"starter {starter.content(model)}".encode()).hexdigest(), None
+    if is_folder(model):
+        own = _hash_folder(Path(model))
+        if not peft_adapters.is_adapter(model):
+            return own, None
+        base, base_revision = base_of_adapter(Path(model))
+        return hashlib.sha256(
+            f"{own} {identity(base, base_revision)[0]}".encode()
+        ).hexdigest(), None
+    if model.startswith(("/", "./", "../", "~")):
+        raise ModelError(f"there is no model folder {model}")
+    from huggingface_hub import HfApi
+
+    try:
+        commit = HfApi().model_info(model, revision=revision).sha
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise ModelError(
+            f"model {model!r} is neither a local folder nor a hub id that can be reached: {reason}"
+        ) from error
+    return hashlib.sha256(f"{model}@{commit}".encode()).hexdigest(), commit
+
+
+def scorer_id(config: ModelConfig) -> str:
+    """Twelve hex digits that change with anything that changes scores: weights, processor, chat
+    template, prompt, dtype, length of captions. Part of the key of the scores table."""
+    content, commit = identity(config.model, config.revision)
+    if is_dual_encoder(config.model, commit):
+        limits = (config.dtype, str(config.max_caption_tokens))
+        return _hash((content, dual_encoder_scorer.VERSION, *limits))
+    folder = starter.folder_of(config.model)
+    prompt = prompts.load_prompt(prompt_folder(folder, commit)).version()
+    parts = (content, prompt, config.dtype, str(config.max_caption_tokens), "1")
+    return _hash(parts)
+
+
+def _hash(parts: tuple[str, ...]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _hash_folder(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and _may_decide(folder, p)):
+        digest.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _may_decide(folder: Path, path: Path) -> bool:
+    """Whether a file of a model folder may change a score: all but what is known to tell about the
+    model only. A file of an unknown name may."""
+    is_report = path.parent == folder and path.name in REPORT_FILES
+    return not is_report and path.suffix not in CARD_SUFFIXES

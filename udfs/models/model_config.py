@@ -1,0 +1,35 @@
+"""The settings of a model that decide a score, and how fast it comes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from udfs.starter import model as starter
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+How = Literal["auto", "one_pass", "prefix_cache", "four_passes"]
+
+
+class ModelError(RuntimeError):
+    """The model cannot be had or cannot be used; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What decides a score, and how fast it comes.
+
+    `model` is a local folder, a hub id, "starter" or "starter-base"; `revision` a hub commit (None:
+    the newest). It may hold an adapter, which names its base model (`udfs.training.adapter`). A
+    dual encoder (`udfs.scoring.dual_encoder_scorer`) gives `clip_score`, any other model the four
+    metrics. `dtype` "auto" is float32 on a CPU and bfloat16 (else float16) on a GPU. `how`,
+    `batch_rows` and `batch_tokens` do not change scores; see `Scorer`. `how` is for an MLM only.
+    """
+
+    model: str = starter.STARTER
+    revision: str | None = None
+    dtype: DType = "auto"
+    max_caption_tokens: int = 512
+    how: How = "auto"
+    batch_rows: int = 16
+    batch_tokens: int = 8192

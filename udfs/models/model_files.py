@@ -1,0 +1,77 @@
+"""Where a model's files are: a local folder, the hub, or an adapter's folder and its base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from udfs.core import peft_adapters
+from udfs.models.model_config import ModelError
+from udfs.scoring import prompts
+from udfs.starter import model as starter
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model comes from: `weights` (folder or hub id, with the processor) loaded with the
+    options `where`, the folder of an `adapter` to merge into them, and that of the `prompt`."""
+
+    weights: str
+    where: dict[str, str]
+    adapter: Path | None
+    prompt: Path
+
+
+def find_files(model: str, revision: str | None) -> ModelFiles:
+    """Where the files of a model lie: a folder, a hub id, "starter", or an adapter and its base.
+
+    Raises ModelError for an adapter whose base cannot be used.
+    """
+    folder = starter.folder_of(model)
+    pinned = {"revision": revision} if revision and not is_folder(folder) else {}
+    if not peft_adapters.is_adapter(folder_with(peft_adapters.ADAPTER_CONFIG, folder, revision)):
+        return ModelFiles(folder, pinned, None, prompt_folder(folder, revision))
+    if is_folder(folder):
+        adapter = Path(folder)
+    else:
+        from huggingface_hub import snapshot_download
+
+        adapter = Path(snapshot_download(folder, revision=revision))
+    base, base_revision = base_of_adapter(adapter)
+    base = starter.folder_of(base)
+    pinned = {"revision": base_revision} if base_revision and not is_folder(base) else {}
+    return ModelFiles(base, pinned, adapter, adapter)
+
+
+def base_of_adapter(adapter: Path) -> tuple[str, str | None]:
+    """The base model (folder, hub id, "starter-base") of an adapter folder, and its commit."""
+    try:
+        base, revision = peft_adapters.base_of(adapter)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot use the adapter {adapter}: {error}") from error
+    if is_folder(base) and peft_adapters.is_adapter(base):
+        raise ModelError(f"the base model of the adapter {adapter} is an adapter itself: {base}")
+    return base, revision
+
+
+def prompt_folder(model: str, revision: str | None) -> Path:
+    """The folder in which the model's prompt file lies, if it has one."""
+    return folder_with(prompts.PROMPT_FILE, model, revision)
+
+
+def folder_with(name: str, model: str, revision: str | None) -> Path:
+    """The folder in which the model's file of this name lies, if it has one."""
+    if is_folder(model):
+        return Path(model)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(model, name, revision=revision)).parent
+    except EntryNotFoundError:
+        return Path("/nonexistent")
+
+
+def is_folder(model: str) -> bool:
+    """Whether `model` is a local folder, and no hub id."""
+    return Path(model).is_dir()
