@@ -84,7 +84,7 @@ def layout_faults(root: Path) -> Iterator[str]:
             tree = ast.parse(about.read_text("utf-8")) if about.is_file() else ast.Module([], [])
             listed = ast.get_docstring(tree) or ""
             for path in modules:
-                if not re.search(rf"^{path.name}\s+\S", listed, re.MULTILINE):
+                if not re.search(rf"^\s*{path.name}\s+\S", listed, re.MULTILINE):
                     yield f"{name}/__init__.py: does not say what {path.name} holds"
             if any(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body):
                 yield f"{name}/__init__.py: re-exports"
@@ -167,6 +167,7 @@ def test_importing_the_rooms_loads_no_model_library() -> None:
         for room in ("jobs", "udfs")
         for path in sorted((CHECKOUT / room).rglob("*.py"))
         if not path.stem.startswith("__")
+        and path.parent.relative_to(CHECKOUT).as_posix() not in CROWDED
     ]
     assert {"jobs.score.job", "udfs.spark"} <= set(modules)
     script = f"""

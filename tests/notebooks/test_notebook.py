@@ -12,7 +12,7 @@ import tiny_report
 from deltalake import DeltaTable, write_deltalake
 from pictures import encoded, picture
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "walkthrough.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "walkthrough.ipynb"
 
 
 def test_it_is_stored_without_outputs_and_defines_nothing() -> None:

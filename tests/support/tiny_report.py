@@ -20,7 +20,7 @@ from udfs.report import histogram_bins
 from udfs.report.thumbnails import Gallery, Picture, Strip, shown
 
 METRICS = ("itm", "odf", "ctq", "su")
-FILE = Path(__file__).parents[1] / "conf" / "sample_pairs.yaml"
+FILE = Path(__file__).parents[2] / "conf" / "sample_pairs.yaml"
 # kind -> about what a good scorer would say of it
 _LIKELY = {
     "excellent": (88, 82, 92, 60),

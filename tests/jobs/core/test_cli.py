@@ -14,7 +14,7 @@ from jobs import JOBS, cli
 from jobs.core.job_runner import UsageError, main
 from jobs.core.settings import JobConfig
 
-CHECKOUT = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).parents[3]
 
 
 class EchoConfig(JobConfig):

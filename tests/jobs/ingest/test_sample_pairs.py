@@ -23,7 +23,7 @@ KINDS = {
     "boilerplate",
     "spam",
 }
-FILE = Path(__file__).parents[1] / "conf" / "sample_pairs.yaml"
+FILE = Path(__file__).parents[3] / "conf" / "sample_pairs.yaml"
 
 
 @pytest.fixture(scope="module")

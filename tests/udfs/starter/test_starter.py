@@ -28,7 +28,7 @@ _BUILD = """
 import random, resource, sys
 from pathlib import Path
 import torch
-from udfs import starter
+from udfs.starter import model as starter
 torch.manual_seed(random.randrange(2**31))
 before = torch.random.get_rng_state()
 folder = starter.ensure_base(Path(sys.argv[1]))
@@ -38,7 +38,7 @@ print(folder, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def test_two_processes_build_one_folder_with_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    root = str(Path(starter.__file__).parents[1])
+    root = str(Path(starter.__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": root}
     processes = [
         subprocess.Popen(

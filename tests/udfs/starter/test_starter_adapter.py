@@ -160,7 +160,7 @@ def test_the_adapter_that_is_shipped_is_small_and_has_the_prompt_of_the_recipes(
     assert file.stat().st_size <= 16e6
     with safe_open(file, "pt") as weights:
         assert any("projector" in name for name in weights.keys())  # noqa: SIM118 - no mapping
-    conf = Path(__file__).parents[1] / "conf"
+    conf = Path(__file__).parents[3] / "conf"
     for name in ("starter_recipe.yaml", "reasons_recipe.yaml"):  # they may go on from the starter
         recipe = Recipe.model_validate(yaml.safe_load((conf / name).read_text()))
         assert recipe.prompt == prompts.load_prompt(SHIPPED)

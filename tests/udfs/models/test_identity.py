@@ -1,0 +1,101 @@
+"""What names a model and a scorer; one model a process; models that are not there."""
+
+from pathlib import Path
+
+import pytest
+import tiny_models
+
+from udfs.models import identity, loaded_model, mlm
+from udfs.models.model_config import ModelConfig, ModelError
+from udfs.scoring import prompts
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.llava(tmp_path_factory.mktemp("llava"))
+
+
+def test_a_models_own_prompt_is_used_and_changes_the_scorer(llava: Path, tmp_path: Path) -> None:
+    import shutil
+
+    own = tmp_path / "model"
+    shutil.copytree(llava, own)
+    identity.identity.cache_clear()
+    before = identity.scorer_id(ModelConfig(str(own)))
+    assert before == identity.scorer_id(ModelConfig(str(llava)))
+    prompts.save_prompt(prompts.Prompt(before="Caption: ", image_fit="pad"), own)
+    identity.identity.cache_clear()
+    assert identity.scorer_id(ModelConfig(str(own))) != before
+    assert identity.scorer_id(ModelConfig(str(own), batch_rows=3)) == identity.scorer_id(
+        ModelConfig(str(own))
+    )
+    assert mlm.load(ModelConfig(str(own))).prompt.image_fit == "pad"
+    (own / prompts.PROMPT_FILE).write_text("{}")
+    with pytest.raises(ModelError, match="not a prompt file"):
+        mlm.load(ModelConfig(str(own)))
+
+
+def test_what_is_told_of_a_model_is_no_part_of_its_id(llava: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from udfs.training import report
+    from udfs.training.examples import Examples
+    from udfs.training.recipe import Recipe, Stage, Weights
+
+    def scorer_id() -> str:
+        identity.identity.cache_clear()
+        return identity.scorer_id(ModelConfig(str(own)))
+
+    own = tmp_path / "model"
+    shutil.copytree(llava, own)
+    before = scorer_id()
+    stage = Stage(name="s", steps=1, weights=Weights(score=1), learning_rate=1)
+    finetuned = report.Report(
+        recipe=Recipe(stages=(stage,)),
+        base="base",
+        merged=True,
+        data={},
+        examples=Examples([], [], [], [], []),
+        history=[{"step": 0, "stage": "s", "rate": 1.0, "score": 2.0}],
+        evaluation=[],
+        matching={},
+        trained=1,
+        took={},
+    )
+    report.write(own, finetuned)
+    assert {"README.md", "history.json", "losses.png"} <= {file.name for file in own.iterdir()}
+    for name in ("evaluation.json", "evaluation.md", "evaluation.png"):  # of the job `evaluate`
+        (own / name).write_text("another")
+    assert scorer_id() == before
+
+    known = {before}
+    decide = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    decide |= {"chat_template.jinja", "processor_config.json"}
+    assert decide <= {file.name for file in own.iterdir()}
+    (own / "part").mkdir()
+    for name in (*sorted(decide), prompts.PROMPT_FILE, "unknown.json", "part/recipe.json"):
+        kept = (own / name).read_bytes() if (own / name).is_file() else b"{}"
+        if name == prompts.PROMPT_FILE:
+            prompts.save_prompt(prompts.Prompt(before="Another: "), own)
+        else:
+            (own / name).write_bytes(kept + b" ")
+        known.add(scorer_id())
+        (own / name).write_bytes(kept) if name in decide else (own / name).unlink()
+    assert len(known) == 1 + len(decide) + 3
+    assert scorer_id() == before
+
+
+def test_one_model_a_process(llava: Path) -> None:
+    config = ModelConfig(str(llava))
+    assert loaded_model.scorer(config) is loaded_model.scorer(ModelConfig(str(llava)))
+    assert loaded_model.scorer(ModelConfig(str(llava), batch_rows=2)) is not loaded_model.scorer(
+        config
+    )
+
+
+def test_missing_models_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model folder"):
+        identity.identity(str(tmp_path / "absent"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="cannot load"):
+        mlm.load(ModelConfig(str(tmp_path / "empty")))
