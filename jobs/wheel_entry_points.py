@@ -1,8 +1,8 @@
 """Entry points of the wheel for schedulers: `mlm-filter-ingest`, `mlm-filter-score` ...
 
-A Databricks python_wheel_task calls the function with the task's parameters in sys.argv and does
-not look at what comes back: a job that did not succeed has to raise, and one that did must not
-call exit, which counts as a failure there.
+A Databricks python_wheel_task calls the function with the task's parameters in sys.argv and
+ignores what it returns: a job that failed has to raise, and one that succeeded must not call exit,
+which counts as a failure there.
 """
 
 import sys

@@ -25,8 +25,9 @@ from udfs.baseline.training import BaselineDataError, train_baseline
 from udfs.core.cache_folder import cache_folder
 from udfs.starter import model as starter
 
-from ..core.job_runner import UsageError, say
+from ..core.errors import UsageError
 from ..core.job_runner import main as run_job
+from ..core.job_runner import say
 from ..core.settings import JobConfig, nearest
 from ..tables import delta
 from ..tables.delta import quoted

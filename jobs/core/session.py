@@ -1,4 +1,4 @@
-"""The Spark session of a job: the one that is there, else a local one that reads and writes Delta.
+"""The Spark session of a job: the active one, else a new local one that reads and writes Delta.
 
 Environment variables for the local session: MLM_FILTER_MASTER (default local[*]),
 MLM_FILTER_DRIVER_MEMORY (default half of the machine's memory, at most 4g), MLM_FILTER_CACHE.
@@ -29,7 +29,7 @@ from udfs.core.file_locks import lock
 from . import java
 from .errors import UsageError
 
-# Set where somebody else (spark-submit, Databricks, Spark Connect) decides how sessions are made.
+# Set where something else (spark-submit, Databricks, Spark Connect) decides how sessions are made.
 _MANAGED = (
     "PYSPARK_GATEWAY_PORT",
     "DATABRICKS_RUNTIME_VERSION",
@@ -58,8 +58,8 @@ _LOCAL = {
     "spark.driver.bindAddress": "127.0.0.1",
 }
 
-# What fails a job reaches the driver as an exception; Spark's own account of it is two screens.
-# The gateway's level is what PySpark sets the root logger to, with a message, where they differ.
+# What fails a job reaches the driver as an exception; Spark's own log of it fills two screens.
+# PySpark sets the root logger to the gateway's level, and prints a message if they differ.
 _LOG4J = """
 rootLogger.level = {level}
 rootLogger.appenderRef.stderr.ref = stderr
@@ -72,8 +72,8 @@ appender.stderr.layout.type = PatternLayout
 appender.stderr.layout.pattern = %d{{HH:mm:ss}} %p %c{{1}}: %m%n%ex
 """
 
-# Runs in a process of its own, so that the resolver's two pages of output can be left out.
-_RESOLVE = """
+# Runs in a process of its own, so that the resolver's two pages of output can be hidden.
+_RESOLVE_SCRIPT = """
 from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
 builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
@@ -82,9 +82,9 @@ print(configure_spark_with_delta_pip(builder).getOrCreate().conf.get("spark.jars
 
 
 def get_spark(app: str) -> tuple[SparkSession, bool]:
-    """The Spark session to work in, and whether it was made here (and is then ours to stop).
+    """The Spark session to work in, and whether it was created here (then the caller stops it).
 
-    Raises UsageError where a local session is needed and there is no Java for it.
+    Raises UsageError if a local session is needed and there is no Java for it.
     """
     try:
         return SparkSession.active(), False
@@ -126,9 +126,9 @@ def _debug() -> bool:
 
 
 def _python_path() -> str:
-    """The folder of `udfs` where it runs from a checkout, for the Python workers."""
+    """The folder that holds `udfs`, for the Python workers; empty unless this is a checkout."""
     spec = find_spec("udfs")
-    roots = [Path(place).parent for place in (spec and spec.submodule_search_locations) or ()]
+    roots = [Path(location).parent for location in (spec and spec.submodule_search_locations) or ()]
     installed = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
     return os.pathsep.join(str(root) for root in roots if root not in installed)
 
@@ -144,41 +144,45 @@ def _driver_memory() -> str:
 
 
 def _delta_jars() -> list[Path]:
-    """Delta Lake's JARs: downloaded the first time, later found by a list in the cache folder."""
+    """Delta Lake's JARs: downloaded once, then found by a list in the cache folder."""
     name = f"delta-jars-{version('delta-spark')}-spark-{pyspark.__version__}.txt"
-    known = cache_folder() / name
-    jars = _listed(known)
+    jar_list = cache_folder() / name
+    jars = _read_jar_list(jar_list)
     if jars:
         return jars
-    # Two processes that fill Ivy's cache at once spoil each other's download.
-    with lock(known.with_suffix(".lock")):
-        jars = _listed(known)
+    # Two processes that fill Ivy's cache at the same time break each other's download.
+    with lock(jar_list.with_suffix(".lock")):
+        jars = _read_jar_list(jar_list)
         if not jars:
             jars = _download_jars()
-            known.write_text("\n".join(map(str, jars)))
+            jar_list.write_text("\n".join(map(str, jars)))
     return jars
 
 
-def _listed(known: Path) -> list[Path]:
-    """The JARs of a list, none where it or one of them is missing."""
-    jars = [Path(line) for line in known.read_text().splitlines()] if known.is_file() else []
+def _read_jar_list(jar_list: Path) -> list[Path]:
+    """The JARs in the list; none if the list or one of them is missing."""
+    if not jar_list.is_file():
+        return []
+    jars = [Path(line) for line in jar_list.read_text().splitlines()]
     return jars if all(jar.is_file() for jar in jars) else []
 
 
 def _download_jars() -> list[Path]:
     print("Downloading Delta Lake for Spark (once, about 40 s) ...", file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, "-c", _RESOLVE], capture_output=True, text=True)
-    if done.returncode:
-        raise UsageError(f"cannot download Delta Lake's JARs (Maven): {_reason(done.stderr)}")
-    found = done.stdout.strip().splitlines()[-1].split(",")
-    jars = [Path(uri.removeprefix("file://")) for uri in found]
-    # What Spark ships itself, and newer, is left out.
+    completed = subprocess.run(
+        [sys.executable, "-c", _RESOLVE_SCRIPT], capture_output=True, text=True
+    )
+    if completed.returncode:
+        raise UsageError(f"cannot download Delta Lake's JARs (Maven): {_reason(completed.stderr)}")
+    uris = completed.stdout.strip().splitlines()[-1].split(",")
+    jars = [Path(uri.removeprefix("file://")) for uri in uris]
+    # Spark ships newer versions of some of them: these are left out.
     shipped = {_artifact(jar.name) for jar in Path(pyspark.__path__[0], "jars").glob("*.jar")}
     return [jar for jar in jars if _artifact(jar.name.partition("_")[2]) not in shipped]
 
 
 def _artifact(jar: str) -> str:
-    """`jts-core` of `jts-core-1.20.0.jar`."""
+    """The name without version: `jts-core` of `jts-core-1.20.0.jar`."""
     return jar.rpartition("-")[0]
 
 
@@ -190,14 +194,14 @@ def _reason(log: str) -> str:
 
 @contextmanager
 def session_settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
-    """Settings of the session for the time of a `with`; afterwards they are what they were."""
-    before = {key: spark.conf.get(key, None) for key in values}
+    """Change settings of the session within a `with` block, and restore them afterwards."""
+    previous = {key: spark.conf.get(key, None) for key in values}
     try:
         for key, value in values.items():
             spark.conf.set(key, value)
         yield
     finally:
-        for key, old in before.items():
+        for key, old in previous.items():
             if old is None:
                 spark.conf.unset(key)
             else:

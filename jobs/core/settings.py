@@ -1,12 +1,12 @@
-"""Settings of a job: a frozen pydantic model is its command line, its YAML keys and its defaults.
+"""Settings of a job: one frozen pydantic model gives its options, its YAML keys and its defaults.
 
     class ScoreConfig(JobConfig):
         pairs: str = Field(description="pairs table: a path or catalog.schema.table")
 
     parse(ScoreConfig, ["--pairs", "P", "--limit", "5"], "score")
 
-Where a key is set twice, the command line wins over the YAML file (`--conf`), and that over the
-default. Nothing is guessed: an unknown key or option is an error that names the nearest right one.
+The command line wins over the YAML file (`--conf`), and the file over the default. Nothing is
+guessed: an unknown key or option is an error that names the most similar one that exists.
 """
 
 import argparse
@@ -35,53 +35,53 @@ class JobConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
-    limit: int | None = Field(default=None, ge=1, description="take at most so many rows")
-    dry_run: bool = Field(default=False, description="show what would be done; write nothing")
-    debug: bool = Field(default=False, description="print the full trace of a failure")
+    limit: int | None = Field(default=None, ge=1, description="use at most this many rows")
+    dry_run: bool = Field(default=False, description="show what would be done and write nothing")
+    debug: bool = Field(default=False, description="print the full traceback of a failure")
 
 
 def conf_file(name: str) -> Traversable:
-    """A file of `conf/`, in a checkout as well as in an installed wheel or a zip."""
-    # Beside the jobs in every case; an editable install maps the two packages one by one, so that
-    # only the folder of this one is sure to be found.
+    """A file in `conf/`, in a checkout as well as in an installed wheel or a zip."""
+    # It is always beside `jobs`. An editable install maps the packages one by one, so only the
+    # folder of this package is sure to be found: the path starts there.
     return typing.cast(Path, files(__package__)).parent.parent / "conf" / name
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """The one of `names` that `name` was probably meant to be, or an empty string."""
+    """The one of `names` that was probably meant by `name`, or an empty string."""
     folded = {n.lower(): n for n in names}
-    found = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
-    return folded[found[0]] if found else ""
+    matches = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    return folded[matches[0]] if matches else ""
 
 
 def parse(config_type: type[C], argv: Sequence[str] | None = None, job: str = "") -> C:
-    """Read the command line (and the file that `--conf` names) into a frozen config.
+    """Read the command line, and the file that `--conf` names, into a frozen config.
 
     Raises UsageError for anything unknown, missing or out of range; SystemExit(0) after `--help`.
     """
     parser = _parser(config_type, job)
-    given, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    parsed, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
     if unknown:
         options = [_option(key) for key in config_type.model_fields] + ["--conf", "--help"]
         stray = next((word for word in unknown if word.startswith("-")), unknown[0])
         what = "option" if stray.startswith("-") else "argument"
         raise _unknown("", what, stray.split("=")[0], options)
-    from_command_line = vars(given)
+    from_command_line = vars(parsed)
     path = from_command_line.pop("conf", None)
-    lines: dict[str, int] = {}
+    line_numbers: dict[str, int] = {}
     values: dict[str, Any] = {}
     if path is not None:
-        values, lines = _read_yaml(Path(path), config_type, job)
+        values, line_numbers = _read_yaml(Path(path), config_type, job)
     values |= from_command_line
-    where = {
+    locations = {
         key: f"{path} line {line}: {key}"
-        for key, line in lines.items()
+        for key, line in line_numbers.items()
         if key not in from_command_line
     }
     try:
         return config_type.model_validate(values)
     except ValidationError as error:
-        raise UsageError(_explain(error, config_type, where)) from None
+        raise UsageError(_explain(error, config_type, locations)) from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,16 +105,16 @@ def _parser(config_type: type[JobConfig], job: str) -> argparse.ArgumentParser:
 
 
 def _add_option(group: "argparse._ActionsContainer", key: str, field: FieldInfo) -> None:
-    kind = _plain_type(field.annotation)
+    option_type = _plain_type(field.annotation)
     text = (field.description or "").replace("%", "%%") + _default_text(field)
     common: dict[str, Any] = {"dest": key, "default": argparse.SUPPRESS, "help": text}
-    if kind is bool:
+    if option_type is bool:
         group.add_argument(_option(key), action=argparse.BooleanOptionalAction, **common)
         return
-    if _is_list(kind):
-        common |= {"action": "append", "metavar": _metavar(_item_type(kind))}
+    if _is_list(option_type):
+        common |= {"action": "append", "metavar": _metavar(_item_type(option_type))}
     else:
-        common |= {"metavar": _metavar(kind)}
+        common |= {"metavar": _metavar(option_type)}
     group.add_argument(_option(key), **common)
 
 
@@ -130,12 +130,12 @@ def _plain_type(annotation: Any) -> Any:
     return annotation
 
 
-def _is_list(kind: Any) -> bool:
-    return typing.get_origin(kind) in (list, tuple, set, frozenset)
+def _is_list(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (list, tuple, set, frozenset)
 
 
-def _item_type(kind: Any) -> Any:
-    arguments = typing.get_args(kind)
+def _item_type(annotation: Any) -> Any:
+    arguments = typing.get_args(annotation)
     return arguments[0] if arguments else str
 
 
@@ -143,10 +143,10 @@ def _is_secret(field: FieldInfo) -> bool:
     return _plain_type(field.annotation) in (SecretStr, SecretBytes)
 
 
-def _metavar(kind: Any) -> str:
-    if typing.get_origin(kind) is typing.Literal:
-        return "{" + ",".join(str(value) for value in typing.get_args(kind)) + "}"
-    return {int: "N", float: "X"}.get(kind, "TEXT")
+def _metavar(annotation: Any) -> str:
+    if typing.get_origin(annotation) is typing.Literal:
+        return "{" + ",".join(str(value) for value in typing.get_args(annotation)) + "}"
+    return {int: "N", float: "X"}.get(annotation, "TEXT")
 
 
 def _default_text(field: FieldInfo) -> str:
@@ -155,22 +155,22 @@ def _default_text(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
     if default is None or default is False or default == "" or default == [] or default == ():
         return ""
-    shown = ", ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+    text = ", ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
     if default is True:
-        shown = "on"
-    return f" (default: {shown})".replace("%", "%%")
+        text = "on"
+    return f" (default: {text})".replace("%", "%%")
 
 
-def _unknown(place: str, what: str, name: str, names: Sequence[str]) -> UsageError:
+def _unknown(location: str, what: str, name: str, names: Sequence[str]) -> UsageError:
     guess = nearest(name, names)
-    hint = f"did you mean {guess}?" if guess else "--help lists what there is"
-    return UsageError(f"{place}unknown {what} {name}; {hint}")
+    hint = f"did you mean {guess}?" if guess else "see --help"
+    return UsageError(f"{location}unknown {what} {name}; {hint}")
 
 
 def _read_yaml(
     path: Path, config_type: type[JobConfig], job: str
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """The settings of one job in a YAML file, and the line on which each of them stands."""
+    """The settings of one job in a YAML file, and the line number of each."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -187,7 +187,7 @@ def _read_yaml(
     if data is None:
         return {}, {}
     if not isinstance(node, yaml.MappingNode):
-        raise UsageError(f"{path}: expected `key: value` lines, or a section for each job")
+        raise UsageError(f"{path}: expected `key: value` lines, or one section per job")
     names = {key: OLD_NAMES.get(key, key) for key in data}
     sections = [
         key for key, value in data.items() if names[key] in JOBS and isinstance(value, Mapping)
@@ -205,7 +205,9 @@ def _section(
         if OLD_NAMES.get(key_node.value, key_node.value) not in JOBS:
             raise _unknown(f"{path} line {line}: ", "section", key_node.value, tuple(JOBS))
         if data[key_node.value] is not None and not isinstance(value_node, yaml.MappingNode):
-            raise UsageError(f"{path} line {line}: {key_node.value} must hold `key: value` lines")
+            raise UsageError(
+                f"{path} line {line}: {key_node.value} must contain `key: value` lines"
+            )
     section = next((key for key in data if OLD_NAMES.get(key, key) == job), None)
     if section is None:
         raise UsageError(f"{path}: no section {job!r}; it has {', '.join(map(str, data))}")
@@ -220,7 +222,7 @@ def _settings(
 ) -> tuple[dict[str, Any], dict[str, int]]:
     fields = config_type.model_fields
     values: dict[str, Any] = {}
-    lines: dict[str, int] = {}
+    line_numbers: dict[str, int] = {}
     for key_node, _ in node.value:
         key, line = str(key_node.value).replace("-", "_"), key_node.start_mark.line + 1
         if key not in fields:
@@ -230,24 +232,26 @@ def _settings(
         is_list = _is_list(_plain_type(fields[key].annotation))
         value = data[key_node.value]
         values[key] = [value] if is_list and isinstance(value, str | int | float) else value
-        lines[key] = line
-    return values, lines
+        line_numbers[key] = line
+    return values, line_numbers
 
 
-def _explain(error: ValidationError, config_type: type[JobConfig], where: dict[str, str]) -> str:
-    """One line for the first three things that are wrong."""
+def _explain(
+    error: ValidationError, config_type: type[JobConfig], locations: dict[str, str]
+) -> str:
+    """The first three problems, in one line. `locations` names file and line of YAML keys."""
     problems = []
     for item in error.errors(include_url=False)[:3]:
         key = str(item["loc"][0]) if item["loc"] else ""
         field = config_type.model_fields.get(key)
-        place = where.get(key, _option(key) if key else "")
+        location = locations.get(key, _option(key) if key else "")
         if field is None:
             problems.append(item["msg"].removeprefix("Value error, "))
         elif item["type"] == "missing":
             problems.append(f"missing {_option(key)} ({field.description or 'required'})")
         else:
             value = "the value given" if _is_secret(field) else repr(item["input"])
-            problems.append(f"{place}: {value} is not allowed: {_allowed(item['msg'])}")
+            problems.append(f"{location}: {value} is not allowed: {_allowed(item['msg'])}")
     return "; ".join(problems)
 
 

@@ -1,4 +1,4 @@
-"""Progress of one long Spark action that has no steps of its own: the tasks that are done."""
+"""Progress of one long Spark action that has no steps of its own: how many tasks are done."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pyspark.sql import SparkSession
 
 from .progress import Progress
 
-SECONDS = 20.0
-"""How often a line is printed."""
+INTERVAL_SECONDS = 20.0
+"""The time between two lines."""
 
 
 @contextmanager
-def watched(spark: SparkSession) -> Iterator[None]:
-    """Print how many tasks of the running stage are done, now and then, while the body runs.
+def task_progress(spark: SparkSession) -> Iterator[None]:
+    """While the `with` block runs, print from time to time how many tasks of the stage are done.
 
-    Prints nothing where Spark does not tell (Spark Connect).
+    Prints nothing on Spark Connect, which does not say.
     """
     try:
         tracker = spark.sparkContext.statusTracker()
     except Exception:  # Spark Connect has no context
         yield
         return
-    over = threading.Event()
+    done = threading.Event()
 
-    def watch() -> None:
+    def print_tasks() -> None:
         stages: dict[int, Progress] = {}
-        while not over.wait(SECONDS):
+        while not done.wait(INTERVAL_SECONDS):
             for stage in sorted(tracker.getActiveStageIds()):
                 info = tracker.getStageInfo(stage)
                 if info is None:
@@ -38,10 +38,10 @@ def watched(spark: SparkSession) -> Iterator[None]:
                 if info.numCompletedTasks > progress.done:
                     progress.add(info.numCompletedTasks - progress.done)
 
-    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread = threading.Thread(target=print_tasks, name="progress", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        done.set()
         thread.join()

@@ -25,8 +25,9 @@ from udfs.scoring.results import BAD_IMAGE, MODEL_ERROR, STATUSES
 from udfs.spark import STAGES, score_batches
 from udfs.starter.model import StarterError, is_starter, is_trained
 
-from ..core.job_runner import UsageError, new_run_id, say
+from ..core.errors import UsageError
 from ..core.job_runner import main as run_job
+from ..core.job_runner import new_run_id, say
 from ..core.progress import Progress
 from ..tables import delta, runs
 from ..tables import scores as scores_table

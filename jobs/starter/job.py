@@ -14,8 +14,9 @@ from pydantic import Field
 
 from udfs.starter import model as starter
 
-from ..core.job_runner import UsageError, say
+from ..core.errors import UsageError
 from ..core.job_runner import main as run_job
+from ..core.job_runner import say
 from ..core.settings import JobConfig
 
 

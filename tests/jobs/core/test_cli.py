@@ -1,4 +1,4 @@
-"""The command line as a person or a scheduler meets it."""
+"""The command line, as a person or a scheduler uses it."""
 
 import json
 import subprocess
@@ -11,7 +11,8 @@ from pydantic import Field
 from pyspark.sql import SparkSession
 
 from jobs import JOBS, cli
-from jobs.core.job_runner import UsageError, main
+from jobs.core.errors import UsageError
+from jobs.core.job_runner import main
 from jobs.core.settings import JobConfig
 
 CHECKOUT = Path(__file__).parents[3]
@@ -30,8 +31,8 @@ def last_line(text: str) -> dict[str, Any]:
 
 def test_help_lists_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
-    shown = capsys.readouterr().out
-    assert all(f"  {job}" in shown for job in JOBS)
+    text = capsys.readouterr().out
+    assert all(f"  {job}" in text for job in JOBS)
 
 
 def test_no_job_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,7 +40,7 @@ def test_no_job_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
-def test_a_mistyped_job_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistyped_job_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["scoer", "--pairs", "P"]) == 2
     assert capsys.readouterr().err == "mlm-filter: unknown job scoer; did you mean score?\n"
 
@@ -49,15 +50,15 @@ def test_help_of_a_job_starts_neither_java_nor_torch() -> None:
         "import sys; from jobs.cli import main; code = main(['ingest', '--help']);"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules; sys.exit(code)"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
         cwd=CHECKOUT,
         env={"JAVA_HOME": "/nowhere", "PATH": ""},
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "--caption-column" in done.stdout
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert "--caption-column" in completed.stdout
 
 
 def test_without_java_one_line_says_how_to_get_it(
@@ -71,10 +72,10 @@ def test_without_java_one_line_says_how_to_get_it(
     monkeypatch.setattr(session, "get_spark", no_session)
     monkeypatch.setattr("jobs.core.java.home", lambda: None)
     assert main("echo", EchoConfig, lambda spark, config: {}, []) == 2
-    said = capsys.readouterr()
-    assert "Spark needs Java 17 or 21" in said.err
-    assert said.err.count("\n") == 1
-    assert last_line(said.out)["status"] == "usage_error"
+    captured = capsys.readouterr()
+    assert "Spark needs Java 17 or 21" in captured.err
+    assert captured.err.count("\n") == 1
+    assert last_line(captured.out)["status"] == "usage_error"
 
 
 @pytest.mark.spark
@@ -90,11 +91,11 @@ def test_a_job_ends_with_one_line_of_json(
     assert (line["job"], line["status"], line["mean"]) == ("echo", "ok", None)
     assert line["counts"] == {"ok": 1}
     assert {"run_id", "seconds"} <= line.keys()
-    assert spark.range(1).count() == 1  # the session that was there is still there
+    assert spark.range(1).count() == 1  # the session that was active is left running
 
 
 @pytest.mark.spark
-def test_what_a_user_can_cause_is_told_without_a_trace(
+def test_errors_that_a_user_can_cause_have_no_traceback(
     spark: SparkSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(session: SparkSession, config: EchoConfig) -> dict[str, Any]:
@@ -105,9 +106,9 @@ def test_what_a_user_can_cause_is_told_without_a_trace(
 
     for body in (refuse, read):
         assert main("echo", EchoConfig, body, []) == 2
-        said = capsys.readouterr()
-        assert said.err.count("\n") == 1
-        assert last_line(said.out)["status"] == "usage_error"
+        captured = capsys.readouterr()
+        assert captured.err.count("\n") == 1
+        assert last_line(captured.out)["status"] == "usage_error"
 
 
 @pytest.mark.spark
@@ -121,7 +122,7 @@ def test_an_error_in_a_python_worker_is_cut_down_to_its_last_line(
         return {"n": session.range(1).mapInArrow(broken, "id long").count()}
 
     assert main("echo", EchoConfig, fail, []) == 1
-    said = capsys.readouterr()
-    assert last_line(said.out)["error"] == "ValueError: the model is not there"
-    assert "Traceback" not in said.err
-    assert "--debug" in said.err
+    captured = capsys.readouterr()
+    assert last_line(captured.out)["error"] == "ValueError: the model is not there"
+    assert "Traceback" not in captured.err
+    assert "--debug" in captured.err

@@ -1,4 +1,4 @@
-"""How a local session comes by Delta Lake's JARs."""
+"""How a local session gets Delta Lake's JARs."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from jobs.core import session
 
-# In place of Spark's download: like Ivy with its cache, it fails where it runs twice at once.
+# Stands in for Spark's download: like Ivy with its cache, it fails if it runs twice at once.
 _DOWNLOAD = """
 import os, time
 os.mkdir({busy!r})
@@ -19,16 +19,16 @@ print("file://" + {jar!r})
 """
 
 
-def test_jobs_that_begin_at_once_download_once(
+def test_jobs_that_start_together_download_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLM_FILTER_CACHE", str(tmp_path / "cache"))
     jar = tmp_path / "io.delta_delta-1.0.jar"
     script = _DOWNLOAD.format(busy=str(tmp_path / "busy"), jar=str(jar))
-    monkeypatch.setattr(session, "_RESOLVE", script)
+    monkeypatch.setattr(session, "_RESOLVE_SCRIPT", script)
     with ThreadPoolExecutor(3) as jobs:
-        found = [jobs.submit(session._delta_jars) for _ in range(3)]
-    assert [each.result() for each in found] == [[jar]] * 3
+        futures = [jobs.submit(session._delta_jars) for _ in range(3)]
+    assert [future.result() for future in futures] == [[jar]] * 3
     assert jar.read_text() == "downloaded "
     jar.unlink()  # someone emptied Ivy's cache
     assert session._delta_jars() == [jar]

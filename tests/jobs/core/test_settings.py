@@ -1,4 +1,4 @@
-"""Settings: where they come from, and what is said when they are wrong."""
+"""Settings: where they come from, and the messages when they are wrong."""
 
 from pathlib import Path
 from typing import Literal
@@ -55,7 +55,7 @@ def test_options_repeat_and_switch_off() -> None:
         (["--rwos", "5"], "unknown option --rwos; did you mean --rows?"),
         (["--rwos=5"], "unknown option --rwos; did you mean --rows?"),
         (["--row", "5"], "unknown option --row; did you mean --rows?"),
-        (["P"], "unknown argument P; --help lists what there is"),
+        (["P"], "unknown argument P; see --help"),
         ([], "missing --pairs (pairs table)"),
         (["--rows"], "--rows: expected one argument"),
         (["--rows", "many"], "--rows: 'many' is not allowed: it should be a valid integer"),
@@ -64,10 +64,10 @@ def test_options_repeat_and_switch_off() -> None:
         (["--mode", "apend"], "--mode: 'apend' is not allowed: it should be 'error' or 'append'"),
     ],
 )
-def test_a_wrong_command_line_is_told_in_one_line(line: list[str], message: str) -> None:
-    needed = ["--pairs", "P"] if line else []
+def test_a_wrong_command_line_gives_one_line(line: list[str], message: str) -> None:
+    required = ["--pairs", "P"] if line else []
     with pytest.raises(UsageError) as caught:
-        parse(ScoreConfig, line + needed)
+        parse(ScoreConfig, line + required)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -84,7 +84,7 @@ def test_a_wrong_command_line_is_told_in_one_line(line: list[str], message: str)
         ("pairs: [P\n", "line 2: expected ',' or ']'"),
     ],
 )
-def test_a_wrong_file_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_file_gives_its_line_number(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(ScoreConfig, ["--conf", conf(tmp_path, text)], "score")
     assert message in str(caught.value)
@@ -103,7 +103,7 @@ def test_help_gives_every_option_its_text_and_default(capsys: pytest.CaptureFixt
     assert "Score pairs." in text
     assert "--rows N rows in a slice, 100 % of them (default: 8)" in text
     assert "--mode {error,append} what if it exists (default: error)" in text
-    assert "--limit N take at most so many rows" in text
+    assert "--limit N use at most this many rows" in text
 
 
 def test_secrets_are_never_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
