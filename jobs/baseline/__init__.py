@@ -1,4 +1,4 @@
-"""Pairs -> a small dual encoder, the baseline that stands in for CLIP.
+"""Pairs -> a small dual encoder, a baseline in place of CLIP.
 
 job.py  settings, `run` and `main`
 """

@@ -1,11 +1,11 @@
-"""Build the dual-encoder stand-in: two heads trained on matched pairs -> a model folder.
+"""Build the dual-encoder baseline: two heads trained on matching pairs -> a model folder.
 
     mlm-filter baseline --pairs PAIRS --output MODEL --group-column book --leave-out psychology
     mlm-filter score --pairs PAIRS --scores SCORES --model MODEL          # gives clip_score
 
-For machines that reach no hub: a baseline for image-text matching, made of DINOv2-small and MiniLM
-from their wheels. It is not CLIP; where one can be had, score with `--model` CLIP_FOLDER_OR_ID.
-Features of images and captions are computed once and kept in `--cache`.
+For machines that reach no model hub: a baseline for image-text matching, made of DINOv2-small and
+MiniLM from their wheels. It is not CLIP; if you can get CLIP, score with `--model`
+CLIP_FOLDER_OR_ID. Features of images and captions are computed once and stored in `--cache`.
 """
 
 from __future__ import annotations
@@ -34,20 +34,21 @@ from ..tables.delta import quoted
 
 
 class BaselineConfig(JobConfig):
-    """Train the dual-encoder stand-in (DINOv2-small + MiniLM, not CLIP) -> a model folder."""
+    """Train the dual-encoder baseline (DINOv2-small + MiniLM, not CLIP) -> a model folder."""
 
     pairs: str = Field(description="pairs table: a path or catalog.schema.table")
-    output: str = Field(description="model folder to make")
+    output: str = Field(description="model folder to create")
     group_column: str | None = Field(
-        default=None, description="column with what to hold out whole, e.g. the book"
+        default=None,
+        description="column with the group, e.g. the book, that is held out as a whole",
     )
     leave_out: list[str] = Field(
         default_factory=list, description="group that is not used at all; may be repeated"
     )
     validation: list[str] = Field(
         default_factory=list,
-        description="group by which training ends; may be repeated (default: groups with 5 % of the"
-        " images, taken by a hash of their names)",
+        description="group by which training is stopped; may be repeated (default: groups with 5 %"
+        " of the images, chosen by a hash of their names)",
     )
     uid_column: str = Field(default="uid", description="column with the pair's key, for --limit")
     image_column: str = Field(default="image", description="column with the image's bytes")
@@ -62,13 +63,13 @@ class BaselineConfig(JobConfig):
         default="float32", description="precision of the features; bfloat16 is faster on new CPUs"
     )
     device: str = Field(default="cpu", description="cpu or cuda:0, for the features")
-    steps: int = Field(default=Recipe.steps, ge=1, description="most steps of training")
-    seed: int = Field(default=0, ge=0, description="of the training")
+    steps: int = Field(default=Recipe.steps, ge=1, description="maximum number of training steps")
+    seed: int = Field(default=0, ge=0, description="seed of the training")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_options(self) -> Self:
         if (self.leave_out or self.validation) and self.group_column is None:
-            raise UsageError("--leave-out and --validation name groups: --group-column is missing")
+            raise UsageError("--leave-out and --validation need --group-column")
         if both := set(self.leave_out) & set(self.validation):
             raise UsageError(f"{min(both)} is left out, so it cannot be the validation")
         if not self.caption_column:
@@ -77,12 +78,12 @@ class BaselineConfig(JobConfig):
 
 
 def run(spark: SparkSession, config: BaselineConfig) -> dict[str, Any]:
-    """Train and save; return the summary. Raises UsageError for what the user can mend."""
+    """Train and save; return the summary. Raises UsageError for what the user can correct."""
     output = Path(config.output).expanduser()
     if output.exists():
-        raise UsageError(f"--output: {output} is there already")
+        raise UsageError(f"--output: {output} exists already")
     version = delta.version(spark, config.pairs)
-    rows = chosen_rows(delta.read(spark, config.pairs, version), config)
+    rows = training_rows(delta.read(spark, config.pairs, version), config)
     summary: dict[str, Any] = {"pairs": config.pairs, "pairs_version": version}
     count = rows.count()
     say(f"{config.pairs} (version {version}): {count:,} rows to train and validate with")
@@ -118,15 +119,15 @@ def run(spark: SparkSession, config: BaselineConfig) -> dict[str, Any]:
     }
 
 
-def chosen_rows(pairs: DataFrame, config: BaselineConfig) -> DataFrame:
-    """The rows to use: columns `image`, `group`, and one column a caption.
+def training_rows(pairs: DataFrame, config: BaselineConfig) -> DataFrame:
+    """The rows to use, with columns `image` (bytes), `group` and `captions` (array of bytes).
 
-    Raises UsageError for a column or a group that is not there.
+    Raises UsageError for a column or a group that does not exist.
     """
-    wanted = {"uid": config.uid_column, "image": config.image_column}
-    named = [*wanted.items(), *(("caption", name) for name in config.caption_column)]
-    named += [("group", config.group_column)] if config.group_column else []
-    for option, name in named:
+    columns = [("uid", config.uid_column), ("image", config.image_column)]
+    columns += [("caption", name) for name in config.caption_column]
+    columns += [("group", config.group_column)] if config.group_column else []
+    for option, name in columns:
         if name not in pairs.columns:
             guess = nearest(name, pairs.columns)
             hint = f"did you mean {guess}?" if guess else f"it has {', '.join(pairs.columns)}"
@@ -155,13 +156,13 @@ def chosen_rows(pairs: DataFrame, config: BaselineConfig) -> DataFrame:
 
 
 def matched_pairs(rows: DataFrame) -> Iterator[Pair]:
-    """Each image with each caption that it has, one row after the other."""
+    """Each image with each of its captions, row by row."""
     for row in rows.toLocalIterator():
         image = None if row["image"] is None else bytes(row["image"])
         captions = [bytes(caption) for caption in row["captions"] if caption is not None]
         for caption in captions:
             yield image, caption, row["group"]
-        if not captions:  # told of as a pair without a caption, not passed over
+        if not captions:  # counted as a pair without a caption, not skipped
             yield image, None, row["group"]
 
 

@@ -1,5 +1,5 @@
-"""SQL over the tables: a query of conf/queries.sql by its name, or one's own.
+"""SQL over the tables: a ready-made query of conf/queries.sql by its name, or your own.
 
 job.py            settings, `run` and `main`
-named_queries.py  the queries of conf/queries.sql
+named_queries.py  reads the queries of conf/queries.sql
 """

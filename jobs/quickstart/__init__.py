@@ -1,4 +1,4 @@
-"""The quickstart: sample pairs -> scores -> filtered, and a report, in one go.
+"""The quickstart: sample pairs -> scores -> filtered pairs and a report, in one go.
 
 job.py  settings, `run` and `main`
 """

@@ -1,8 +1,8 @@
-"""Sample pairs -> scores -> filtered, in Delta tables under one folder, a summary and a report.
+"""Sample pairs -> scores -> filtered pairs, as Delta tables in one folder; a summary and a report.
 
     mlm-filter quickstart [--output FOLDER]
 
-Runs the jobs that one runs on data of one's own. A repeat scores nothing anew.
+Runs the same jobs that you run on your own data. Running it again scores nothing twice.
 """
 
 from __future__ import annotations
@@ -35,72 +35,77 @@ RULES = ["top 50% of itm", "top 50% of ctq"]
 
 
 class QuickstartConfig(JobConfig):
-    """Score and filter the sample pairs, in Delta tables under one folder."""
+    """Score and filter the sample pairs, with Delta tables in one folder."""
 
     output: str = Field(default="quickstart", description="folder for the tables")
     model: str = Field(default=STARTER, description="model to score with, as for the score job")
 
 
 def run(spark: SparkSession, config: QuickstartConfig) -> dict[str, Any]:
-    """Run ingest, score and filter one after the other; print what came out."""
+    """Run ingest, score, filter and report one after the other; print a summary."""
     folder = Path(config.output).expanduser().resolve()
-    at = {name: str(folder / name) for name in ("pairs", "scores", "selection", "filtered")}
+    tables = {name: str(folder / name) for name in ("pairs", "scores", "selection", "filtered")}
     if config.dry_run:
-        say(f"would make the tables {', '.join(at)} under {folder}")
+        say(f"would create the tables {', '.join(tables)} in {folder}")
         return {"dry_run": True, "output": str(folder)}
     say("[1/4] ingest: the sample pairs")
-    pairs = ingest.run(
-        spark, ingest.IngestConfig(source="samples", output=at["pairs"], mode="append")
+    ingested = ingest.run(
+        spark, ingest.IngestConfig(source="samples", output=tables["pairs"], mode="append")
     )
-    say("[2/4] score: four metrics a pair, in one pass through the model")
-    scores = score.run(
+    say("[2/4] score: four metrics per pair, in one pass through the model")
+    scored = score.run(
         spark,
-        ScoreConfig(pairs=at["pairs"], scores=at["scores"], model=config.model, limit=config.limit),
-    )
-    say(f"[3/4] filter: {' AND '.join(RULES)}")
-    kept = filter_job.run(
-        spark,
-        filter_job.FilterConfig(
-            scores=at["scores"],
-            selection=at["selection"],
-            pairs=at["pairs"],
-            output=at["filtered"],
-            rule=RULES,
-            scorer=scores["scorer"],
+        ScoreConfig(
+            pairs=tables["pairs"], scores=tables["scores"], model=config.model, limit=config.limit
         ),
     )
-    page = folder / "report.html"
-    say(f"[4/4] report: {page}")
+    say(f"[3/4] filter: {' AND '.join(RULES)}")
+    filtered = filter_job.run(
+        spark,
+        filter_job.FilterConfig(
+            scores=tables["scores"],
+            selection=tables["selection"],
+            pairs=tables["pairs"],
+            output=tables["filtered"],
+            rule=RULES,
+            scorer=scored["scorer"],
+        ),
+    )
+    report_path = folder / "report.html"
+    say(f"[4/4] report: {report_path}")
     report.run(
         spark,
         report.ReportConfig(
-            selection=at["selection"], scores=at["scores"], pairs=at["pairs"], output=str(page)
+            selection=tables["selection"],
+            scores=tables["scores"],
+            pairs=tables["pairs"],
+            output=str(report_path),
         ),
     )
-    rows = summary_rows(spark, at["pairs"], at["selection"])
+    rows = summary_rows(spark, tables["pairs"], tables["selection"])
     _print_photos(rows)
-    _print_next(folder, at, config.model)
+    _print_next_steps(folder, tables, config.model)
     return {
         "output": str(folder),
-        "report": str(page),
-        "pairs": pairs["rows"],
+        "report": str(report_path),
+        "pairs": ingested["rows"],
         "scored": sum(row["itm"] is not None for row in rows),
-        "kept": kept["kept"],
-        "scorer": scores["scorer"],
-        "rows_per_second": scores["rows_per_second"],
+        "kept": filtered["kept"],
+        "scorer": scored["scorer"],
+        "rows_per_second": scored["rows_per_second"],
     }
 
 
 def summary_rows(spark: SparkSession, pairs: str, selection: str) -> list[Row]:
-    """The answers with captions and photos, best first in each photo."""
+    """The rows of the selection with their captions, best first within each photo."""
     keys = list(PAIRS_KEYS)
-    told = delta.read(spark, pairs).select(*keys, "file", "kind", "caption")
-    found = delta.read(spark, selection).join(told, on=keys, how="inner")
-    return found.orderBy("file", F.col("itm").desc_nulls_last(), "uid").collect()
+    captions = delta.read(spark, pairs).select(*keys, "file", "kind", "caption")
+    rows = delta.read(spark, selection).join(captions, on=keys, how="inner")
+    return rows.orderBy("file", F.col("itm").desc_nulls_last(), "uid").collect()
 
 
 def _print_photos(rows: Sequence[Row]) -> None:
-    say("\nEach photo's captions in the order of their image-text matching score (* is kept):")
+    say("\nEach photo's captions by their image-text matching score (* marks the kept ones):")
     for photo, captions in groupby(rows, key=lambda row: row["file"]):
         say(f"\n{photo}\n    " + "".join(f"{metric:>6}" for metric in METRICS))
         for row in captions:
@@ -111,18 +116,18 @@ def _print_photos(rows: Sequence[Row]) -> None:
     say("\n" + ", ".join(f"{metric}: {METRIC_NAMES[metric]}" for metric in METRICS) + "; 0..100")
 
 
-def _print_next(folder: Path, at: dict[str, str], model: str) -> None:
+def _print_next_steps(folder: Path, tables: dict[str, str], model: str) -> None:
     if is_starter(model) and not is_trained(model):
         say(
-            "The starter model has not been trained to score yet: its numbers show how the tables"
-            " look,\nnot which captions are good. Give --model a fine-tuned one for scores to use."
+            "The starter model has not been trained to score yet: its numbers show what the tables"
+            " look like,\nnot which captions are good. For real scores name a fine-tuned --model."
         )
     say(
         f"""
-Delta tables: {", ".join(at)} and scores_runs, under {folder}
-To look at, in a browser: {folder / "report.html"}
+Delta tables: {", ".join(tables)} and scores_runs, in {folder}
+To look at in a browser: {folder / "report.html"}
 
-Next, on data of your own (a folder of Parquet with image bytes and captions):
+Next, on your own data (a folder of Parquet with image bytes and captions):
   mlm-filter ingest --source parquet --input DATA --caption-column caption --output my/pairs
   mlm-filter score  --pairs my/pairs --scores my/scores --limit 500
   mlm-filter filter --scores my/scores --selection my/selection --rule "top 30% of odf" \\

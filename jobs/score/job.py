@@ -2,9 +2,9 @@
 
     mlm-filter score --pairs PAIRS --scores SCORES [--model FOLDER_OR_HUB_ID] [--limit 500]
 
-Every row of the pairs table comes out once, with four scores (from a dual encoder such as CLIP:
-with `clip_score`) or with a status and a reason. Rows are appended in slices: a run that dies loses
-one slice, and the next run goes on from there.
+Every row of the pairs table gets one row of scores: four scores (or `clip_score`, from a dual
+encoder such as CLIP), or a status and a reason. Rows are appended in slices: a run that is killed
+loses one slice, and the next run continues from there.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from ..core.progress import Progress
 from ..tables import delta, runs
 from ..tables import scores as scores_table
 from ..tables.pairs import with_keys
-from . import pending_rows as plan
+from . import pending_rows
 from .settings import ScoreConfig
 
-SLICE_SECONDS = 60  # what a slice is sized for: what a crash may cost, and how often progress shows
-TASK_ROWS = 64  # fewer rows a task are not worth its start
-FIRST_ROWS = 16  # a task in the first slice: soon something to see, and a rate to plan with
+SLICE_SECONDS = 60  # target for one slice: what a crash may cost, and how often progress is shown
+TASK_ROWS = 64  # a task with fewer rows is not worth starting
+FIRST_ROWS = 16  # per task in the first slice: it ends soon and gives a rate to plan with
 
 
 @dataclass
 class Tally:
-    """What a run has done so far."""
+    """Rows by status and seconds by stage, so far in this run."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     def add(self, observed: dict[str, Any]) -> int:
-        """Count what an observation saw; return its rows."""
+        """Add the counts of one observation; return its number of rows."""
         for status in STATUSES:
             if observed.get(status):
                 self.statuses[status] += observed[status]
@@ -58,25 +58,25 @@ class Tally:
 
 
 def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
-    """Score what is new and return the summary. Raises UsageError for what the user can mend."""
+    """Score what is new; return the summary. Raises UsageError for what the user can correct."""
     started = datetime.now(UTC)
     model, scorer = _model(config)
     version = delta.version(spark, config.pairs)
     source = delta.read(spark, config.pairs, version)
-    pairs = _keyed(source, config)
+    pairs = _with_keys(source, config)
     scores_version = None
     if delta.exists(spark, config.scores):
         scores_version = delta.version(spark, config.scores)
-        known = delta.read(spark, config.scores, scores_version)
-        _check_scores(known, config)
+        existing = delta.read(spark, config.scores, scores_version)
+        _check_scores(existing, config)
     else:
-        known = spark.createDataFrame([], scores_table.SCORES_TABLE)
+        existing = spark.createDataFrame([], scores_table.SCORES_TABLE)
 
-    rows = plan.numbered(plan.keys_of(pairs, config.limit))
-    todo = plan.unscored(rows, known, scorer, config.retry).persist()
-    files = _files(todo)
+    rows = pending_rows.number_copies(pending_rows.keys_of(pairs, config.limit))
+    pending = pending_rows.unscored(rows, existing, scorer, config.retry).persist()
+    files = _files(pending)
     total = sum(file.rows for file in files)
-    aside = todo.where(F.col("status").isNotNull()).count()
+    skipped = pending.where(F.col("status").isNotNull()).count()
     summary: dict[str, Any] = {
         "pairs": config.pairs,
         "pairs_version": version,
@@ -84,24 +84,24 @@ def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
         "scorer": scorer,
         "model": config.model,
     }
-    say(f"{config.pairs} (version {version}): {total + aside:,} rows without an answer of {scorer}")
+    say(f"{config.pairs} (version {version}): {total + skipped:,} rows not yet scored by {scorer}")
     if is_starter(config.model) and not is_trained(config.model):
-        say("note: the starter model has no score training yet; its scores show the way, no more")
+        say("note: the starter model has not been trained to score yet; its scores mean nothing")
         summary["note"] = "the starter model has no score training yet"
     if config.dry_run:
-        return summary | {"dry_run": True, "rows": total + aside, "to_model": total}
+        return summary | {"dry_run": True, "rows": total + skipped, "to_model": total}
 
     run_id = new_run_id()
     tally = Tally()
     scores_table.create(spark, config.scores)
     if config.retry and scores_version is not None:
-        _forget(spark, config, scorer)
-    if aside:
-        _append(plan.without_model(todo), config, scorer, run_id, 0, tally)
+        _delete_retried(spark, config, scorer)
+    if skipped:
+        _append(pending_rows.skipped_rows(pending), config, scorer, run_id, 0, tally)
     progress = Progress(total)
     if total:
-        _score_slices(spark, config, model, scorer, run_id, source, todo, files, tally, progress)
-    todo.unpersist()
+        _score_slices(spark, config, model, scorer, run_id, source, pending, files, tally, progress)
+    pending.unpersist()
     seconds = time.monotonic() - progress.started
     counts = dict(sorted(tally.statuses.items()))
     rate = progress.done / seconds if progress.done else 0.0
@@ -119,7 +119,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
         rows_per_second=rate,
         seconds_by_stage=dict(tally.seconds),
     )
-    _tell(counts, rate, tally)
+    _print_summary(counts, rate, tally)
     return summary | {
         "run_id": run_id,
         "rows": sum(counts.values()),
@@ -137,61 +137,65 @@ def _score_slices(
     scorer: str,
     run_id: str,
     source: DataFrame,
-    todo: DataFrame,
-    files: deque[plan.File],
+    pending: DataFrame,
+    files: deque[pending_rows.DataFile],
     tally: Tally,
     progress: Progress,
 ) -> None:
-    """Slice by slice: read, score, append. Slices grow to what takes SLICE_SECONDS."""
+    """Read, score and append slice by slice. Slices grow until each takes about SLICE_SECONDS."""
     slots = _slots(spark)
     columns = _columns(source, config)
-    plain = plan.is_plain(spark, config.pairs, columns)
-    size = min(config.slice_rows, FIRST_ROWS * slots) if plain else config.slice_rows
+    direct = pending_rows.files_hold_just_the_rows(spark, config.pairs, columns)
+    size = min(config.slice_rows, FIRST_ROWS * slots) if direct else config.slice_rows
     number = 0
     while files:
         number += 1
-        part = plan.next_slice(files, size)
-        wanted = plan.in_slice(todo.where(F.col("status").isNull()), part)
-        payload = _keyed(plan.read_slice(spark, source, part, plain, columns), config)
+        part = pending_rows.next_slice(files, size)
+        wanted = pending_rows.in_slice(pending.where(F.col("status").isNull()), part)
+        payload = _with_keys(pending_rows.read_slice(spark, source, part, direct, columns), config)
         tasks = config.partitions or max(slots, min(size // TASK_ROWS, 4 * slots))
-        began = time.monotonic()
+        started = time.monotonic()
         scored = _scored(payload, wanted, model, config, tasks)
         done = _append(scored, config, scorer, run_id, number, tally)
         progress.add(done)
-        if plain:
-            rate = done / (time.monotonic() - began)
+        if direct:
+            rate = done / (time.monotonic() - started)
             size = min(config.slice_rows, max(TASK_ROWS * slots, round(rate * SLICE_SECONDS)))
 
 
 def _scored(
     payload: DataFrame, wanted: DataFrame, model: ModelConfig, config: ScoreConfig, tasks: int
 ) -> DataFrame:
-    """Score the rows of `payload` that are `wanted`, each once, in evenly filled tasks."""
+    """Score the rows of `payload` that are in `wanted`, each once, in evenly filled tasks."""
     image = "image_path" if config.image_path_column else "image"
-    on = ["file_name", *plan.CONTENT]
-    # Shared out by number: hashing some hundred rows to a few tasks leaves some half as full again.
+    on = ["file_name", *pending_rows.CONTENT_KEYS]
+    # Dealt out by row number: hashing some hundred rows to a few tasks would overfill some by half.
     task = F.pmod(F.row_number().over(Window.orderBy(F.xxhash64("uid"), "uid")), F.lit(tasks))
     keys = wanted.select(*on, "copies", "attempts", task.cast("int").alias("task"))
     rows = payload.join(F.broadcast(keys), on=on, how="inner").select(
-        *plan.CONTENT,
+        *pending_rows.CONTENT_KEYS,
         "copies",
         "task",
         F.col("attempts").cast("string"),
         image,
-        F.col("caption").cast("binary"),  # text that is not valid UTF-8 would end the task
+        F.col("caption").cast("binary"),  # text that is not valid UTF-8 would fail the task
     )
-    # The join finds all identical rows of a file: one is scored, the others have been answered.
-    alone = F.col("copies") == 1
-    rows = rows.where(alone).unionByName(rows.where(~alone).dropDuplicates(list(plan.CONTENT)))
-    rows = _spread(rows, tasks).drop("copies", "task")
-    score, schema = score_batches(model, (*plan.CONTENT, "attempts"), image, config.device)
+    # The join finds all identical rows of a file. One is scored; the others have their status.
+    unique = F.col("copies") == 1
+    rows = rows.where(unique).unionByName(
+        rows.where(~unique).dropDuplicates(list(pending_rows.CONTENT_KEYS))
+    )
+    rows = _repartition_by_task(rows, tasks).drop("copies", "task")
+    score, schema = score_batches(
+        model, (*pending_rows.CONTENT_KEYS, "attempts"), image, config.device
+    )
     return rows.mapInArrow(score, schema).withColumn("copy", F.lit(0))
 
 
-def _spread(rows: DataFrame, tasks: int) -> DataFrame:
+def _repartition_by_task(rows: DataFrame, tasks: int) -> DataFrame:
     if hasattr(rows, "repartitionById"):  # Spark 4.1 and later
-        spread: DataFrame = rows.repartitionById(tasks, F.col("task"))
-        return spread
+        repartitioned: DataFrame = rows.repartitionById(tasks, F.col("task"))
+        return repartitioned
     return rows.repartition(tasks, "task")
 
 
@@ -199,19 +203,19 @@ def _append(
     rows: DataFrame, config: ScoreConfig, scorer: str, run_id: str, number: int, tally: Tally
 ) -> int:
     """Append finished rows as slice `number` of the run, count them, and return how many."""
-    seen = Observation(f"slice-{number}")
+    observation = Observation(f"slice-{number}")
     counts = [F.count_if(F.col("status") == status).alias(status) for status in STATUSES]
     seconds = [
         F.sum(name).alias(name) for name in (f"seconds_{s}" for s in STAGES) if name in rows.columns
     ]
-    observed = rows.observe(seen, *counts, *seconds)
-    done = scores_table.finished(observed, scorer, run_id)
-    delta.append(done, config.scores, f"score-{run_id}", number)
-    return tally.add(seen.get)
+    observed = rows.observe(observation, *counts, *seconds)
+    finished = scores_table.finished(observed, scorer, run_id)
+    delta.append(finished, config.scores, f"score-{run_id}", number)
+    return tally.add(observation.get)
 
 
 def _model(config: ScoreConfig) -> tuple[ModelConfig, str]:
-    """The model's configuration, pinned, and the scorer's hash."""
+    """The model's configuration, with its revision pinned, and the scorer's hash."""
     try:
         if is_starter(config.model):
             say("Looking for the starter model (assembled once, about half a minute) ...")
@@ -222,7 +226,7 @@ def _model(config: ScoreConfig) -> tuple[ModelConfig, str]:
         raise UsageError(str(error)) from None
 
 
-def _keyed(frame: DataFrame, config: ScoreConfig) -> DataFrame:
+def _with_keys(frame: DataFrame, config: ScoreConfig) -> DataFrame:
     return with_keys(
         frame,
         config.uid_column,
@@ -239,27 +243,27 @@ def _columns(source: DataFrame, config: ScoreConfig) -> list[str]:
     return [name for name in dict.fromkeys(names) if name in source.columns]
 
 
-def _check_scores(known: DataFrame, config: ScoreConfig) -> None:
-    if missing := scores_table.missing(known.columns):
-        raise UsageError(f"{config.scores} is no scores table: it lacks {', '.join(missing)}")
+def _check_scores(scores: DataFrame, config: ScoreConfig) -> None:
+    if missing := scores_table.missing(scores.columns):
+        raise UsageError(f"{config.scores} is not a scores table: it lacks {', '.join(missing)}")
 
 
-def _files(todo: DataFrame) -> deque[plan.File]:
-    """The data files that hold rows for the model, with their number of such rows."""
-    counted = todo.where(F.col("status").isNull()).groupBy("file_path").count()
+def _files(pending: DataFrame) -> deque[pending_rows.DataFile]:
+    """The data files that hold rows for the model, with the number of such rows."""
+    counted = pending.where(F.col("status").isNull()).groupBy("file_path").count()
     rows = counted.orderBy("file_path").collect()
-    return deque(plan.File(row["file_path"], row["count"]) for row in rows)
+    return deque(pending_rows.DataFile(row["file_path"], row["count"]) for row in rows)
 
 
-def _forget(spark: SparkSession, config: ScoreConfig, scorer: str) -> None:
-    """Delete the answers that are to be had again; a crash after this leaves them unscored."""
+def _delete_retried(spark: SparkSession, config: ScoreConfig, scorer: str) -> None:
+    """Delete the rows to be scored again; after a crash here they simply have no scores."""
     statuses = ", ".join(f"'{status}'" for status in config.retry)
     where = f"scorer = '{scorer}' AND status IN ({statuses})"
     spark.sql(f"DELETE FROM {delta.sql_name(config.scores)} WHERE {where}").collect()
 
 
 def _slots(spark: SparkSession) -> int:
-    """How many tasks run at once; a guess where Spark Connect does not tell."""
+    """How many tasks run at once; a guess on Spark Connect, which does not say."""
     try:
         cpus = int(spark.conf.get("spark.task.cpus", "1") or 1)
         return max(1, spark.sparkContext.defaultParallelism // cpus)
@@ -267,15 +271,15 @@ def _slots(spark: SparkSession) -> int:
         return max(1, int(spark.conf.get("spark.sql.shuffle.partitions", "8") or 8))
 
 
-def _tell(counts: dict[str, int], rate: float, tally: Tally) -> None:
-    shown = ", ".join(f"{status} {count:,}" for status, count in counts.items()) or "nothing to do"
-    say(f"rows: {shown}")
+def _print_summary(counts: dict[str, int], rate: float, tally: Tally) -> None:
+    text = ", ".join(f"{status} {count:,}" for status, count in counts.items()) or "nothing to do"
+    say(f"rows: {text}")
     if rate:
         stages = ", ".join(f"{stage} {tally.seconds[stage]:.1f} s" for stage in STAGES)
         say(f"{rate:.2f} rows/s; task seconds: {stages}")
     failed = [status for status in (BAD_IMAGE, MODEL_ERROR) if counts.get(status)]
     if failed:
-        say(f"see the column `reason`; --retry {failed[0]} scores such rows again")
+        say(f"the column `reason` says why; --retry {failed[0]} scores such rows again")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

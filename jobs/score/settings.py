@@ -16,7 +16,7 @@ class ScoreConfig(JobConfig):
     """Score the pairs that have no scores yet with a multimodal model -> a scores table."""
 
     pairs: str = Field(description="pairs table: a path or catalog.schema.table")
-    scores: str = Field(description="scores table; made if it is not there")
+    scores: str = Field(description="scores table; created if it does not exist")
     runs: str | None = Field(default=None, description="runs table (default: SCORES_runs)")
     model: str = Field(
         default=STARTER,
@@ -33,15 +33,15 @@ class ScoreConfig(JobConfig):
         " cuda: GPUs of this machine shared out by partition",
     )
     how: How = Field(
-        default="auto", description="way through the model; auto: the fastest that is exact"
+        default="auto", description="method of inference; auto: the fastest that is exact"
     )
     max_caption_tokens: int = Field(
-        default=512, ge=8, le=8192, description="longer captions are cut and marked"
+        default=512, ge=8, le=8192, description="longer captions are truncated and marked"
     )
-    batch_rows: int = Field(default=16, ge=1, description="most pairs in a micro-batch")
-    batch_tokens: int = Field(default=8192, ge=256, description="most tokens in a micro-batch")
-    slice_rows: int = Field(default=200_000, ge=1, description="most rows between two commits")
-    partitions: int = Field(default=0, ge=0, description="tasks a slice (0: as many as pay off)")
+    batch_rows: int = Field(default=16, ge=1, description="maximum pairs in a micro-batch")
+    batch_tokens: int = Field(default=8192, ge=256, description="maximum tokens in a micro-batch")
+    slice_rows: int = Field(default=200_000, ge=1, description="maximum rows between two commits")
+    partitions: int = Field(default=0, ge=0, description="tasks per slice (0: as many as pay off)")
     retry: list[Literal["bad_image", "model_error"]] = Field(
         default_factory=list, description="score rows with this status again; may be repeated"
     )

@@ -1,4 +1,4 @@
-"""Save the starter model as an ordinary Hugging Face folder, for a path that all executors see.
+"""Save the starter model as an ordinary Hugging Face folder, e.g. on a path that all executors see.
 
 mlm-filter starter --output /shared/models/starter
 """
@@ -23,14 +23,14 @@ from ..core.settings import JobConfig
 class StarterConfig(JobConfig):
     """Save the small starter model as a Hugging Face folder."""
 
-    output: str = Field(description="folder to make")
+    output: str = Field(description="folder to create")
 
 
 def run(spark: Any, config: StarterConfig) -> dict[str, Any]:
-    """Copy the assembled model to `output`. Raises UsageError if something else is there."""
+    """Copy the assembled model to `output`. Raises UsageError if the folder exists already."""
     target = Path(config.output).expanduser()
     if target.exists():
-        raise UsageError(f"--output: {target} is there already")
+        raise UsageError(f"--output: {target} exists already")
     if config.dry_run:
         return {"dry_run": True, "output": str(target)}
     try:

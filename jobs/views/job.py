@@ -1,11 +1,11 @@
-"""Keep the views that analysts use in the catalog: the tables, and pairs beside scores and fates.
+"""Create views for analysts in the catalog: the tables, and pairs joined with scores and verdicts.
 
     mlm-filter views --output main.web --pairs main.web.pairs --scores main.web.scores \\
                      --selection main.web.selection
 
-`scored_pairs` has each pair once for each scorer, `selected_pairs` each pair with its fate; other
-tables get a view if they are paths, or have another name. A rerun replaces the views: run it again
-when columns have been added.
+`scored_pairs` has each pair once per scorer, `selected_pairs` each pair with the filter's verdict.
+A table that is a path, or has another name than its view, gets a view too. A rerun replaces the
+views: run it again when columns have been added.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from ..tables.sql_views import TablesConfig, create_views, views_of
 
 
 class ViewsConfig(TablesConfig):
-    """Keep the views that analysts use in the catalog."""
+    """Create views for analysts in the catalog."""
 
     output: str = Field(description="where the views go: a schema, or catalog.schema")
 
     @model_validator(mode="after")
-    def _usable(self) -> Self:
+    def _check_options(self) -> Self:
         if self.limit is not None:
             raise UsageError("views takes no --limit: a view is of the whole table")
         if not re.fullmatch(r"[\w`-]+(\.[\w`-]+)?", self.output):
             raise UsageError(f"--output {self.output} is not the name of a schema: main.web, say")
         if not self.refs():
-            raise UsageError("there is nothing to make views of: give --pairs, --scores ...")
+            raise UsageError("there is nothing to create views of: name --pairs, --scores ...")
         return self
 
 
 def run(spark: SparkSession, config: ViewsConfig) -> dict[str, Any]:
-    """Make the views; return their names."""
+    """Create the views; return their names."""
     if config.dry_run:
         names = [f"{config.output}.{view.name}" for view in views_of(spark, config.refs())]
-        job_runner.say(f"would make {', '.join(names)}")
+        job_runner.say(f"would create {', '.join(names)}")
         return {"views": names, "dry_run": True}
     names = create_views(spark, config.output, **config.refs())
     for name in names:

@@ -18,15 +18,16 @@ GOOD = [encoded(picture(40 + i, 30 + i, i), "JPEG") for i in range(20)]
 
 
 def write(spark: SparkSession, folder: Path, rows: list[Any], files: int = 3) -> str:
-    """A pairs table; captions are given as bytes, so that they may hold anything."""
-    raw = [(u, i, c.encode() if isinstance(c, str) else c) for u, i, c in rows]
-    frame = spark.createDataFrame(raw, "uid string, image binary, caption binary")
+    """Write a pairs table; captions go in as bytes, so that they may hold anything."""
+    encoded_rows = [(u, i, c.encode() if isinstance(c, str) else c) for u, i, c in rows]
+    frame = spark.createDataFrame(encoded_rows, "uid string, image binary, caption binary")
     frame = frame.withColumn("caption", F.col("caption").cast("string")).repartition(files)
     delta.overwrite(frame, str(folder), skipping=("uid",))
     return str(folder)
 
 
-def answers(spark: SparkSession, scores: str) -> list[Row]:
+def score_rows(spark: SparkSession, scores: str) -> list[Row]:
+    """All rows of a scores table."""
     return delta.read(spark, scores).collect()
 
 

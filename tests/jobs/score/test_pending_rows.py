@@ -1,4 +1,4 @@
-"""What the score job reads, and in which slices."""
+"""Which rows the score job reads, and in which slices."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,26 +8,26 @@ from pyspark.sql import SparkSession
 from tiny_pairs import Score, good_rows, write
 
 from jobs.score import pending_rows
-from jobs.score.pending_rows import File
+from jobs.score.pending_rows import DataFile
 from jobs.tables import pairs as pairs_module
 
 pytestmark = pytest.mark.spark
 
 
-def test_a_table_whose_files_are_not_its_rows_is_read_through_delta(
+def test_a_table_whose_files_hold_other_rows_is_read_through_delta(
     spark: SparkSession, run_score: Score, tmp_path: Path
 ) -> None:
-    """With deletion vectors the files still hold rows that are deleted."""
+    """With deletion vectors, the files contain rows that are deleted from the table."""
     pairs = write(spark, tmp_path / "pairs", good_rows(40), files=2)
     spark.sql(
         f"ALTER TABLE delta.`{pairs}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"
     )
     spark.sql(f"DELETE FROM delta.`{pairs}` WHERE uid < 'uid-0010'")
-    assert not pending_rows.is_plain(spark, pairs, ["uid"])
+    assert not pending_rows.files_hold_just_the_rows(spark, pairs, ["uid"])
     assert run_score(pairs=pairs, scores=str(tmp_path / "scores"))["rows"] == 30
 
 
-def test_keys_take_the_tables_own_image_hash(spark: SparkSession) -> None:
+def test_keys_use_the_tables_own_image_hash(spark: SparkSession) -> None:
     frame = spark.createDataFrame(
         [("a", b"1", "x", "known")], "uid string, image binary, caption string, image_sha string"
     )
@@ -40,7 +40,7 @@ def test_keys_take_the_tables_own_image_hash(spark: SparkSession) -> None:
 def test_slices_cover_every_bucket_of_every_file_once() -> None:
     from collections import deque
 
-    files = deque([File("a", 10), File("b", 5000), File("c", 3), File("d", 4)])
+    files = deque([DataFile("a", 10), DataFile("b", 5000), DataFile("c", 3), DataFile("d", 4)])
     seen: Counter[tuple[str, int]] = Counter()
     sizes = iter([7, 900, 50, 2000, 1, 10_000])
     while files:

@@ -1,4 +1,4 @@
-"""The score job on real Spark, Delta and a real (tiny) model: each row once, whatever happens."""
+"""The score job on real Spark, Delta and a real (tiny) model: every row is scored exactly once."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
-from tiny_pairs import GOOD, Score, answers, damaged_rows, good_rows, write
+from tiny_pairs import GOOD, Score, damaged_rows, good_rows, score_rows, write
 
 from jobs.core.errors import UsageError
 from jobs.tables import delta
@@ -21,12 +21,12 @@ def test_a_thousand_pairs_with_a_tenth_damaged(
 ) -> None:
     damaged, expected = damaged_rows()
     good = good_rows(890)
-    twice = [good[0], good[0], (good[1][0], GOOD[5], "other words"), *[(None, GOOD[0], "a")] * 7]
-    rows = good + damaged + twice
+    repeated = [good[0], good[0], (good[1][0], GOOD[5], "other words"), *[(None, GOOD[0], "a")] * 7]
+    rows = good + damaged + repeated
     assert len(rows) == 1000
     pairs = write(spark, tmp_path / "pairs", rows)
     summary = run_score(pairs=pairs, scores=str(tmp_path / "scores"))
-    found = answers(spark, str(tmp_path / "scores"))
+    found = score_rows(spark, str(tmp_path / "scores"))
     assert len(found) == summary["rows"] == 1000
     statuses = Counter(row["status"] for row in found)
     assert statuses == summary["statuses"]
@@ -44,7 +44,7 @@ def test_a_thousand_pairs_with_a_tenth_damaged(
 
     again = run_score(pairs=pairs, scores=str(tmp_path / "scores"))
     assert again["rows"] == 0
-    assert len(answers(spark, str(tmp_path / "scores"))) == 1000
+    assert len(score_rows(spark, str(tmp_path / "scores"))) == 1000
 
     plain = DeltaTable(str(tmp_path / "scores")).to_pyarrow_table()  # a reader that is not Spark
     assert plain.num_rows == 1000
@@ -61,12 +61,12 @@ def test_scores_do_not_depend_on_partitions_or_batches(
     spark: SparkSession, run_score: Score, tmp_path: Path
 ) -> None:
     rows = good_rows(150)
-    one = write(spark, tmp_path / "one", rows, files=1)
-    seven = write(spark, tmp_path / "seven", rows[::-1], files=7)
-    run_score(pairs=one, scores=str(tmp_path / "a"), partitions=1, batch_rows=32)
-    run_score(pairs=seven, scores=str(tmp_path / "b"), partitions=7, batch_rows=1)
+    one_file = write(spark, tmp_path / "one", rows, files=1)
+    seven_files = write(spark, tmp_path / "seven", rows[::-1], files=7)
+    run_score(pairs=one_file, scores=str(tmp_path / "a"), partitions=1, batch_rows=32)
+    run_score(pairs=seven_files, scores=str(tmp_path / "b"), partitions=7, batch_rows=1)
     a, b = (
-        {row["uid"]: row for row in answers(spark, str(tmp_path / name))} for name in ("a", "b")
+        {row["uid"]: row for row in score_rows(spark, str(tmp_path / name))} for name in ("a", "b")
     )
     assert a.keys() == b.keys()
     assert len(a) == 150
@@ -80,15 +80,13 @@ def test_slices_of_any_size_score_each_row_once(
 ) -> None:
     pairs = write(spark, tmp_path / "pairs", good_rows(120), files=4)
     run_score(pairs=pairs, scores=str(tmp_path / "scores"), slice_rows=13)
-    found = Counter(row["uid"] for row in answers(spark, str(tmp_path / "scores")))
+    found = Counter(row["uid"] for row in score_rows(spark, str(tmp_path / "scores")))
     assert len(found) == 120
     assert set(found.values()) == {1}
     assert delta.version(spark, str(tmp_path / "scores")) > 5  # several commits
 
 
-def test_what_the_user_can_mend_is_said(
-    spark: SparkSession, run_score: Score, tmp_path: Path
-) -> None:
+def test_bad_usage_is_explained(spark: SparkSession, run_score: Score, tmp_path: Path) -> None:
     pairs = write(spark, tmp_path / "pairs", good_rows(2))
     with pytest.raises(UsageError, match="did you mean caption"):
         run_score(pairs=pairs, scores=str(tmp_path / "scores"), caption_column="captoin")
@@ -96,6 +94,6 @@ def test_what_the_user_can_mend_is_said(
         run_score(pairs=pairs, scores=str(tmp_path / "scores"), model=str(tmp_path / "absent"))
     with pytest.raises(UsageError, match="no Delta table"):
         run_score(pairs=str(tmp_path / "absent"), scores=str(tmp_path / "scores"))
-    with pytest.raises(UsageError, match="is no scores table"):
+    with pytest.raises(UsageError, match="is not a scores table"):
         run_score(pairs=pairs, scores=pairs)
     assert not (tmp_path / "scores").exists()

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import tiny_dual_encoders
 from pyspark.sql import SparkSession
-from tiny_pairs import GOOD, Score, answers, damaged_rows, good_rows, write
+from tiny_pairs import GOOD, Score, damaged_rows, good_rows, score_rows, write
 
 from jobs.core.errors import UsageError
 from jobs.filter import job as filter_job
 from jobs.filter.job import FilterConfig
 from jobs.tables import delta
-from udfs import spark as shells
+from udfs import spark as udfs_spark
 from udfs.models.model_config import ModelConfig
 
 pytestmark = pytest.mark.spark
@@ -30,20 +30,23 @@ def test_a_dual_encoder_scores_in_the_same_table_and_its_signal_filters(
     clip = str(tiny_dual_encoders.clip(tmp_path / "clip"))
     summary = run_score(pairs=pairs, scores=scores, model=clip)
     assert summary["rows"] == 70
-    rows = answers(spark, scores)
+    rows = score_rows(spark, scores)
     assert len(rows) == 90
     found = [row for row in rows if row["scorer"] == summary["scorer"]]
     assert Counter(row["status"] for row in found) == summary["statuses"]
     assert {"ok", "bad_image", "caption_truncated"} <= summary["statuses"].keys()
     for row in rows:
         scored = row["status"] in ("ok", "caption_truncated")
-        ours = row["scorer"] == summary["scorer"]
-        assert (row["clip_score"] is not None) == (scored and ours)
-        assert (row["itm"] is not None) == (row["su_entropy"] is not None) == (scored and not ours)
+        from_clip = row["scorer"] == summary["scorer"]
+        assert (row["clip_score"] is not None) == (scored and from_clip)
+        assert (
+            (row["itm"] is not None)
+            == (row["su_entropy"] is not None)
+            == (scored and not from_clip)
+        )
     assert run_score(pairs=pairs, scores=scores, model=clip)["rows"] == 0
-    assert (
-        run_score(pairs=pairs, scores=scores, limit=20)["rows"] == 0
-    )  # what it knew is still known
+    # the first scorer's rows count as scored, too
+    assert run_score(pairs=pairs, scores=scores, limit=20)["rows"] == 0
 
     options: dict[str, Any] = {
         "scores": scores,
@@ -54,8 +57,8 @@ def test_a_dual_encoder_scores_in_the_same_table_and_its_signal_filters(
     }
     with pytest.raises(UsageError, match="70 rows with clip_score"):
         filter_job.run(spark, FilterConfig(**options))
-    kept = filter_job.run(spark, FilterConfig(**options, scorer=summary["scorer"]))
-    assert kept["kept"] == 10
+    summary = filter_job.run(spark, FilterConfig(**options, scorer=summary["scorer"]))
+    assert summary["kept"] == 10
     best = sorted((r["clip_score"] for r in found if r["clip_score"] is not None), reverse=True)
     written = delta.read(spark, options["output"]).collect()
     assert sorted((row["clip_score"] for row in written), reverse=True) == best[:10]
@@ -64,20 +67,20 @@ def test_a_dual_encoder_scores_in_the_same_table_and_its_signal_filters(
 def test_the_function_works_in_select_and_sql(
     spark: SparkSession, run_score: Score, scoring_model: str, tmp_path: Path
 ) -> None:
-    rows = [*good_rows(5), ("bad", b"<html>", "x"), ("odd", GOOD[0], b"caf\xe9")]
+    rows = [*good_rows(5), ("bad", b"<html>", "x"), ("latin", GOOD[0], b"caf\xe9")]
     pairs = write(spark, tmp_path / "pairs", rows)
     run_score(pairs=pairs, scores=str(tmp_path / "scores"))
-    wanted = {row["uid"]: row["itm"] for row in answers(spark, str(tmp_path / "scores"))}
+    expected = {row["uid"]: row["itm"] for row in score_rows(spark, str(tmp_path / "scores"))}
     frame = delta.read(spark, pairs)
-    column = shells.mlm_scores("image", "caption", ModelConfig(scoring_model)).alias("s")
+    column = udfs_spark.mlm_scores("image", "caption", ModelConfig(scoring_model)).alias("s")
     selected = frame.select("uid", column).select("uid", "s.*").collect()
-    assert {row["uid"]: row["itm"] for row in selected} == pytest.approx(wanted, abs=1e-4)
-    shells.register(spark, ModelConfig(scoring_model))
-    frame.where("uid <> 'odd'").createOrReplaceTempView("some_pairs")
-    told = spark.sql(
+    assert {row["uid"]: row["itm"] for row in selected} == pytest.approx(expected, abs=1e-4)
+    udfs_spark.register(spark, ModelConfig(scoring_model))
+    frame.where("uid <> 'latin'").createOrReplaceTempView("some_pairs")
+    queried = spark.sql(
         "SELECT uid, s.itm, s.status"
         " FROM (SELECT uid, mlm_scores(image, caption) AS s FROM some_pairs)"
     ).collect()
-    del wanted["odd"]
-    assert {row["uid"]: row["itm"] for row in told} == pytest.approx(wanted, abs=1e-4)
-    assert {row["status"] for row in told} == {"ok", "bad_image"}
+    del expected["latin"]
+    assert {row["uid"]: row["itm"] for row in queried} == pytest.approx(expected, abs=1e-4)
+    assert {row["status"] for row in queried} == {"ok", "bad_image"}

@@ -1,11 +1,11 @@
-"""The score job on a table that it knows: runs that died, rows that are new or failed."""
+"""The score job on a table it has scored before: killed runs, new rows, failed rows."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
-from tiny_pairs import GOOD, Score, answers, good_rows, write
+from tiny_pairs import GOOD, Score, good_rows, score_rows, write
 
 from jobs.score import job as score
 from jobs.tables import delta
@@ -13,26 +13,26 @@ from jobs.tables import delta
 pytestmark = pytest.mark.spark
 
 
-def test_a_run_that_dies_is_taken_up_where_it_stopped(
+def test_a_run_that_is_killed_is_resumed_where_it_stopped(
     spark: SparkSession, run_score: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = write(spark, tmp_path / "pairs", good_rows(90), files=3)
     original = score._append
     appended: list[int] = []
 
-    def dies(*arguments: Any) -> int:
+    def fail_on_third_call(*arguments: Any) -> int:
         if len(appended) == 2:
             raise RuntimeError("the machine is gone")
         appended.append(original(*arguments))
         return appended[-1]
 
-    monkeypatch.setattr(score, "_append", dies)
+    monkeypatch.setattr(score, "_append", fail_on_third_call)
     with pytest.raises(RuntimeError):
         run_score(pairs=pairs, scores=str(tmp_path / "scores"), slice_rows=20)
     monkeypatch.undo()
     summary = run_score(pairs=pairs, scores=str(tmp_path / "scores"))
     assert summary["rows"] == 90 - sum(appended)
-    found = [row["uid"] for row in answers(spark, str(tmp_path / "scores"))]
+    found = [row["uid"] for row in score_rows(spark, str(tmp_path / "scores"))]
     assert sorted(found) == sorted(uid for uid, _, _ in good_rows(90))
 
 
@@ -51,7 +51,7 @@ def test_only_what_is_new_or_changed_is_scored(
     assert run_score(pairs=pairs, scores=scores)["rows"] == 2
     other = run_score(pairs=pairs, scores=scores, max_caption_tokens=16)  # another scorer
     assert other["rows"] == 31
-    assert len(answers(spark, scores)) == 63
+    assert len(score_rows(spark, scores)) == 63
 
 
 def test_failed_rows_are_scored_again_when_asked(
@@ -70,7 +70,7 @@ def test_failed_rows_are_scored_again_when_asked(
     picture_file.write_bytes(GOOD[0])
     assert run_score(**options)["rows"] == 0
     assert run_score(**options, retry=["bad_image"])["statuses"] == {"bad_image": 1, "ok": 1}
-    found = {row["uid"]: row for row in answers(spark, str(tmp_path / "scores"))}
+    found = {row["uid"]: row for row in score_rows(spark, str(tmp_path / "scores"))}
     assert len(found) == 2
     assert found["a"]["status"] == "ok"
     assert found["b"]["attempts"] == 2

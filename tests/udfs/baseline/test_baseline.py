@@ -242,5 +242,5 @@ def test_the_job_trains_on_a_table_and_leaves_groups_out(
     assert summary["validation"] == ["book 2"]
     answer = dual_encoder.load(ModelConfig(summary["output"])).score([rows[0][1]], ["red"])
     assert answer[0].clip_score is not None
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         run()
