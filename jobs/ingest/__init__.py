@@ -1,6 +1,6 @@
-"""Images and captions from anywhere -> a pairs table.
+"""Images and captions from files or tables -> a pairs table.
 
 job.py            settings, `run` and `main`
-sources.py        what pairs come from: Parquet, Delta, tars, folders, the sample pairs
-image_folders.py  images in a folder: which caption of a table belongs to which file
+sources.py        reads Parquet, Delta, tars, folders of images, the sample pairs
+image_folders.py  matches the images in a folder with the captions in a table
 """

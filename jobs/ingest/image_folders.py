@@ -1,8 +1,8 @@
-"""Images in a folder and their captions in a table: which caption belongs to which file.
+"""Matches the images in a folder with the captions in a table.
 
-A caption names its file by the path below the folder, by the file's name, or by the name without
-its ending; whichever of these finds most captions is used for all of them. Names are joined first
-and bytes read last, so that no image goes through a shuffle.
+A caption names its file by the path below the folder, by the file name, or by the file name without
+suffix. Whichever of these matches most captions is used for all of them. File names are joined
+first and bytes are read last, so that no image goes through a shuffle.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..core.errors import UsageError, first_line
 from ..tables import delta
 
 PATH_COLUMNS = ("file_name", "filename", "file", "path", "image_path", "image", "filepath")
-"""Names under which caption files hold the image's path, tried in this order."""
+"""Column names that caption files use for the image's path, tried in this order."""
 
 _CAPTION_FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _PARTITION_BYTES = 64 * 1024 * 1024
@@ -31,8 +31,8 @@ _FILES = "source_path string, length long"
 
 
 @dataclass(frozen=True)
-class Matched:
-    """Captions with the path of their image, and what has no counterpart."""
+class MatchResult:
+    """Captions with the path of their image, and the captions and images without a match."""
 
     pairs: DataFrame
     unmatched_captions: DataFrame
@@ -41,26 +41,26 @@ class Matched:
 
 def read_captions(spark: SparkSession, path: str) -> DataFrame:
     """A CSV (with a header), TSV, JSONL or Parquet file of captions, or a folder of such files."""
-    place = delta.path_of(path)
-    ending = os.path.splitext(place.rstrip("/"))[1].lower()
+    location = delta.path_of(path)
+    suffix = os.path.splitext(location.rstrip("/"))[1].lower()
     try:
-        if ending in (".csv", ".tsv"):
-            separator = "\t" if ending == ".tsv" else ","
-            return spark.read.csv(place, sep=separator, header=True, multiLine=True, escape='"')
-        if ending in (".jsonl", ".ndjson"):
-            return spark.read.json(place)
-        if ending == ".parquet" or not ending:
-            return spark.read.parquet(place)
+        if suffix in (".csv", ".tsv"):
+            separator = "\t" if suffix == ".tsv" else ","
+            return spark.read.csv(location, sep=separator, header=True, multiLine=True, escape='"')
+        if suffix in (".jsonl", ".ndjson"):
+            return spark.read.json(location)
+        if suffix == ".parquet" or not suffix:
+            return spark.read.parquet(location)
     except AnalysisException as error:
         raise UsageError(f"--captions {path}: {first_line(error)}") from None
     raise UsageError(f"--captions {path}: expected one of {' '.join(_CAPTION_FILES)}")
 
 
 def list_images(spark: SparkSession, folder: str) -> DataFrame:
-    """`source_path`, `length` (bytes) of the images below a folder.
+    """`source_path` and `length` (bytes) of the images below a folder.
 
-    A folder on a disk is walked here: Spark leaves out names that begin with `_`, as many cameras'
-    do. Elsewhere (`s3://`, `dbfs:/` ...) Spark does it.
+    A folder on disk is listed by Python: Spark skips names that begin with `_`, as many cameras'
+    do. Other folders (`s3://`, `dbfs:/` ...) are listed by Spark.
     """
     if is_local(folder):
         root = delta.path_of(folder)
@@ -71,66 +71,68 @@ def list_images(spark: SparkSession, folder: str) -> DataFrame:
 
 
 def is_local(path: str) -> bool:
-    """Whether `path` is one that Python can open here, rather than a URI for Spark."""
+    """Whether Python can open `path` on this machine; otherwise it is a URI for Spark."""
     return not delta.is_uri(path)
 
 
 def spark_files(spark: SparkSession, folder: str, suffixes: tuple[str, ...]) -> DataFrame:
-    """`source_path`, `length` of the files with one of the endings, as Spark lists them."""
-    endings = ",".join("".join(f"[{c}{c.upper()}]" for c in suffix) for suffix in suffixes)
+    """`source_path` and `length` (bytes) of the files with one of the suffixes, listed by Spark."""
+    patterns = ",".join("".join(f"[{c}{c.upper()}]" for c in suffix) for suffix in suffixes)
     reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
     try:
-        found = reader.option("pathGlobFilter", f"*.{{{endings}}}").load(folder)
-        return found.select(F.col("path").alias("source_path"), "length")
+        files = reader.option("pathGlobFilter", f"*.{{{patterns}}}").load(folder)
+        return files.select(F.col("path").alias("source_path"), "length")
     except AnalysisException as error:
         raise UsageError(f"--input {folder}: {first_line(error)}") from None
 
 
-def match(images: DataFrame, captions: DataFrame, path_column: str, folder: str) -> Matched:
-    """Join captions to images by path, name or stem: where two files have a key, neither has it.
+def match(images: DataFrame, captions: DataFrame, path_column: str, folder: str) -> MatchResult:
+    """Join captions to images by path, file name or stem. A key of two files matches neither.
 
-    `pairs` has the columns of `captions` and `source_path`; it holds no bytes yet.
+    `pairs` has the columns of `captions` and `source_path`, and no image bytes yet.
     """
     root = delta.path_of(folder).rstrip("/") + "/"
     path = F.col("source_path")
-    below = F.when(path.startswith(root), F.substring(path, len(root) + 1, 2**30)).otherwise(path)
-    named = F.col(delta.quoted(path_column)).cast("string")
-    given = F.regexp_replace(F.translate(named, "\\", "/"), r"^(\./)+", "")
+    relative = F.when(path.startswith(root), F.substring(path, len(root) + 1, 2**30)).otherwise(
+        path
+    )
+    written = F.col(delta.quoted(path_column)).cast("string")
+    caption_path = F.regexp_replace(F.translate(written, "\\", "/"), r"^(\./)+", "")
     best: tuple[int, DataFrame, DataFrame] | None = None
     total = captions.count()
-    for level in (_whole, _name, _stem):
-        keyed = images.withColumn("_key", level(below))
-        lone = keyed.groupBy("_key").agg(
+    for key_of in (_path, _file_name, _stem):
+        keyed = images.withColumn("_key", key_of(relative))
+        unique_images = keyed.groupBy("_key").agg(
             F.min("source_path").alias("_path"), F.count("*").alias("_n")
         )
-        lone = lone.where("_n = 1").drop("_n")
-        sought = captions.withColumn("_key", level(given))
-        found = sought.join(lone, "_key", "left_semi").count()
-        if best is None or found > best[0]:
-            best = found, sought, lone
-        if found == total:
+        unique_images = unique_images.where("_n = 1").drop("_n")
+        keyed_captions = captions.withColumn("_key", key_of(caption_path))
+        matches = keyed_captions.join(unique_images, "_key", "left_semi").count()
+        if best is None or matches > best[0]:
+            best = matches, keyed_captions, unique_images
+        if matches == total:
             break
     assert best is not None
-    _, sought, lone = best
+    _, keyed_captions, unique_images = best
     pairs = (
-        sought.join(lone, "_key", "inner").withColumnRenamed("_path", "source_path").drop("_key")
+        keyed_captions.join(unique_images, "_key", "inner")
+        .withColumnRenamed("_path", "source_path")
+        .drop("_key")
     )
-    return Matched(
+    return MatchResult(
         pairs=pairs,
-        unmatched_captions=sought.join(lone, "_key", "left_anti").drop("_key"),
+        unmatched_captions=keyed_captions.join(unique_images, "_key", "left_anti").drop("_key"),
         unmatched_images=images.join(pairs.select("source_path"), "source_path", "left_anti"),
     )
 
 
 def with_images(pairs: DataFrame, folder: str, total_bytes: int) -> DataFrame:
-    """`pairs` with the bytes of `source_path` as `image`, or the reason why not as `read_error`."""
+    """Add `image`, the bytes of `source_path`, or else the reason as `read_error`."""
     if not is_local(folder):
         reader = pairs.sparkSession.read.format("binaryFile")
-        content = reader.option("recursiveFileLookup", "true").load(folder)
-        content = content.select(
-            F.col("path").alias("source_path"), F.col("content").alias("image")
-        )
-        read = pairs.join(content, "source_path", "left")
+        files = reader.option("recursiveFileLookup", "true").load(folder)
+        files = files.select(F.col("path").alias("source_path"), F.col("content").alias("image"))
+        read = pairs.join(files, "source_path", "left")
         return read.withColumn("read_error", F.lit(None).cast("string"))
     partitions = max(8, total_bytes // _PARTITION_BYTES)
     fields = [*pairs.schema.fields, T.StructField("image", T.BinaryType())]
@@ -146,13 +148,13 @@ def _walk(root: str) -> Iterator[tuple[str, int]]:
                 yield path.encode().decode(), os.path.getsize(path) if os.path.exists(path) else 0
 
 
-def _whole(path: Column) -> Column:
+def _path(path: Column) -> Column:
     return path
 
 
-def _name(path: Column) -> Column:
+def _file_name(path: Column) -> Column:
     return F.regexp_extract(path, r"([^/]*)$", 1)
 
 
 def _stem(path: Column) -> Column:
-    return F.regexp_replace(_name(path), rf"(?i)\.({'|'.join(image_files.SUFFIXES)})$", "")
+    return F.regexp_replace(_file_name(path), rf"(?i)\.({'|'.join(image_files.SUFFIXES)})$", "")

@@ -1,8 +1,10 @@
-"""mlm-filter ingest --source parquet --input images.parquet --output pairs
+"""Make a pairs table from images and captions.
 
-Makes a pairs table of what people have: a folder of images with a table of captions, Parquet or
-Delta with image bytes, WebDataset tars, or the sample pairs. No row is dropped: what cannot be
-read becomes a row without image, and scoring gives it a status.
+    mlm-filter ingest --source parquet --input images.parquet --output pairs
+
+The source is a folder of images with a table of captions, Parquet or Delta with image bytes,
+WebDataset tars, or the sample pairs. No row is dropped: what cannot be read becomes a row without
+an image, and the score job gives it a status.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from . import sources
 
 
 class IngestConfig(JobConfig):
-    """Make a pairs table from images and captions; see --source for what they may come as."""
+    """Make a pairs table from images and captions; --source says in which form they come."""
 
     source: Literal["folder", "parquet", "delta", "webdataset", "samples"] = Field(
-        description="what the pairs come as: images in a folder with a file of captions; Parquet "
-        "or Delta with the images' bytes; tars written by img2dataset; the built-in sample pairs"
+        description="form of the input: a folder of images with a file of captions; Parquet or "
+        "Delta with the images' bytes; tars written by img2dataset; the built-in sample pairs"
     )
     output: str = Field(description="pairs table to write: a path or catalog.schema.table")
     input: str | None = Field(
@@ -45,8 +47,8 @@ class IngestConfig(JobConfig):
     )
     path_column: str | None = Field(
         default=None,
-        description="column with the image's path: how --source folder finds the file; elsewhere "
-        "kept as source_path (default: file_name, file, path ...; source_path)",
+        description="column with the image's path: how --source folder finds the file; in other "
+        "sources it becomes source_path (default: file_name, file, path ...; source_path)",
     )
     mode: Literal["error", "overwrite", "append"] = Field(
         default="error",
@@ -55,7 +57,7 @@ class IngestConfig(JobConfig):
     )
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _check_options(self) -> Self:
         if self.source != "samples" and self.input is None:
             raise ValueError(f"--source {self.source} needs --input")
         if self.source == "folder" and self.captions is None:
@@ -66,28 +68,29 @@ class IngestConfig(JobConfig):
 
 
 def open_source(spark: SparkSession, config: IngestConfig) -> sources.Source:
-    """The rows of the source that `config` names, before anything is added to them."""
+    """The rows of the source that `config` names, as they are."""
     columns = sources.Columns(
         config.image_column, config.caption_column, config.uid_column, config.path_column
     )
-    place = config.input or ""
+    location = config.input or ""
     if config.source == "folder":
-        return sources.folder(spark, place, config.captions or "", columns)
+        return sources.folder(spark, location, config.captions or "", columns)
     if config.source == "parquet":
-        return sources.parquet(spark, place, columns)
+        return sources.parquet(spark, location, columns)
     if config.source == "delta":
-        return sources.delta(spark, place, columns)
+        return sources.delta(spark, location, columns)
     if config.source == "webdataset":
-        return sources.webdataset(spark, place)
+        return sources.webdataset(spark, location)
     return sources.samples(spark)
 
 
 def to_pairs(frame: DataFrame, fill_uid: bool = False) -> DataFrame:
-    """The columns of tables.PAIRS from `image`, `caption`, `source_path`, maybe `uid`; then others.
+    """The columns of PAIRS from `image`, `caption`, `source_path` and maybe `uid`; then all others.
 
-    The hashes are over bytes, of nothing where there are none. A uid that is not given is the
-    first 32 digits of the hash over image hash, caption hash and source path. Text is never
-    decoded: Parquet's strings may hold anything. With `fill_uid` a null uid is not given either.
+    The hashes are over bytes; a missing image or caption has the hash of no bytes. If there is no
+    column `uid`, it is the first 32 digits of a hash over image hash, caption hash and source path;
+    with `fill_uid`, null uids are filled in the same way. Text is never decoded: Parquet's strings
+    may hold anything.
     """
     for name in ("image", "caption"):
         column = F.col(name) if name == "image" else F.col(name).cast("string")
@@ -95,48 +98,48 @@ def to_pairs(frame: DataFrame, fill_uid: bool = False) -> DataFrame:
         frame = frame.withColumn(name, column).withColumn(f"{name}_sha", F.sha2(content, 256))
     frame = frame.withColumn("source_path", F.col("source_path").cast("string"))
     path = F.coalesce("source_path", F.lit(""))
-    made = F.substring(F.sha2(F.concat("image_sha", "caption_sha", path), 256), 1, 32)
+    generated = F.substring(F.sha2(F.concat("image_sha", "caption_sha", path), 256), 1, 32)
     if "uid" not in frame.columns:
-        uid = made
+        uid = generated
     elif fill_uid:
-        uid = F.coalesce("uid", made)
+        uid = F.coalesce("uid", generated)
     elif isinstance(frame.schema["uid"].dataType, T.BinaryType):
         uid = F.lower(F.hex("uid"))
     else:
         uid = F.col("uid").cast("string")
     frame = frame.withColumn("uid", uid)
-    rest = [name for name in frame.columns if name not in PAIRS.names]
-    ordered = frame.select(*PAIRS.names, *(delta.quoted(name) for name in rest))
+    extra = [name for name in frame.columns if name not in PAIRS.names]
+    ordered = frame.select(*PAIRS.names, *(delta.quoted(name) for name in extra))
     return delta.commented(delta.storable(ordered), PAIRS)
 
 
-def unseen(pairs: DataFrame, known: DataFrame) -> DataFrame:
-    """The rows of `pairs` whose uid, image and caption are not in `known` together."""
-    keys = known.select(*(F.col(key).alias(f"_{key}") for key in PAIRS_KEYS))
+def new_rows(pairs: DataFrame, existing: DataFrame) -> DataFrame:
+    """The rows of `pairs` that `existing` does not have, by uid, image and caption together."""
+    keys = existing.select(*(F.col(key).alias(f"_{key}") for key in PAIRS_KEYS))
     same = [F.col(key).eqNullSafe(F.col(f"_{key}")) for key in PAIRS_KEYS]
     return pairs.join(keys, same, "left_anti")
 
 
 def summarize(pairs: DataFrame) -> dict[str, int]:
-    """Counts over a pairs table, without reading an image."""
-    nothing = F.sha2(F.lit(b""), 256)
-    error = "read_error" in pairs.columns
+    """Row counts over a pairs table, without reading an image."""
+    empty_hash = F.sha2(F.lit(b""), 256)
+    has_read_errors = "read_error" in pairs.columns
     blank = F.coalesce(F.trim("caption"), F.lit("")) == ""
     row = pairs.agg(
         F.count("*").alias("rows"),
-        F.count_if(F.col("image_sha") == nothing).alias("rows_without_image"),
+        F.count_if(F.col("image_sha") == empty_hash).alias("rows_without_image"),
         F.count_if(blank).alias("rows_without_caption"),
         F.count_if(F.col("uid").isNull()).alias("rows_without_uid"),
         (F.count("uid") - F.count_distinct("uid")).alias("duplicate_uids"),
-        (F.count("read_error") if error else F.lit(0)).alias("read_errors"),
+        (F.count("read_error") if has_read_errors else F.lit(0)).alias("read_errors"),
     ).first()
     assert row is not None
     return {name: int(value) for name, value in row.asDict().items()}
 
 
 def run(spark: SparkSession, config: IngestConfig) -> dict[str, Any]:
-    """Write the pairs table; return its counts, its version and what did not fit together."""
-    there = _check_output(spark, config)
+    """Write the pairs table; return its counts, its version and the notes of the source."""
+    exists = _check_output(spark, config)
     source = open_source(spark, config)
     for name, value in source.notes.items():
         job_runner.say(f"{name.replace('_', ' ')}: {value}")
@@ -145,28 +148,29 @@ def run(spark: SparkSession, config: IngestConfig) -> dict[str, Any]:
         pairs = pairs.limit(config.limit)
     if config.dry_run:
         return _dry_run(pairs, source, config)
-    known = delta.read(spark, config.output) if there and config.mode == "append" else None
-    before = known.count() if known is not None else 0
-    if known is None:
+    existing = delta.read(spark, config.output) if exists and config.mode == "append" else None
+    rows_before = existing.count() if existing is not None else 0
+    if existing is None:
         delta.overwrite(pairs, config.output, skipping=PAIRS_KEYS)
     else:
         run_id = job_runner.new_run_id()
-        delta.append(unseen(pairs, known), config.output, run_id, 0, new_columns=True)
+        delta.append(new_rows(pairs, existing), config.output, run_id, 0, new_columns=True)
     counts = summarize(delta.read(spark, config.output))
     version = delta.version(spark, config.output)
-    added = counts["rows"] - before
+    added = counts["rows"] - rows_before
     job_runner.say(f"{added} rows added to {config.output}, version {version}")
-    told = {"rows_added": added} | counts | source.notes
+    summary = {"rows_added": added} | counts | source.notes
     for name in ("rows_without_image", "rows_without_caption", "duplicate_uids", "read_errors"):
         if counts[name]:
             job_runner.say(
-                f"{name.replace('_', ' ')}: {counts[name]} (kept; scoring gives each a status)"
+                f"{name.replace('_', ' ')}: {counts[name]} "
+                "(they stay in the table; the score job gives each a status)"
             )
-    return {"output": config.output, "version": version} | told
+    return {"output": config.output, "version": version} | summary
 
 
 def _check_output(spark: SparkSession, config: IngestConfig) -> bool:
-    """Whether the output exists. Raises UsageError if it may not be written."""
+    """Whether the output exists. Raises UsageError if it must not be written."""
     output = config.output
     if config.input and config.source == "delta" and delta.same(config.input, output):
         raise UsageError(f"--output {output} is the input")
@@ -179,7 +183,7 @@ def _check_output(spark: SparkSession, config: IngestConfig) -> bool:
         return True
     path = delta.path_of(output)
     if not delta.is_name(output) and os.path.exists(path) and not _empty_folder(path):
-        raise UsageError(f"--output {output} is something else than a Delta table; choose another")
+        raise UsageError(f"--output {output} exists and is not a Delta table; choose another")
     return False
 
 
@@ -198,7 +202,7 @@ def _dry_run(pairs: DataFrame, source: sources.Source, config: IngestConfig) -> 
             text = str(value)
             job_runner.say(f"  {name}: {text if len(text) <= 100 else text[:97] + '...'}")
     rows = source.rows
-    if rows is None and config.source != "webdataset":  # whose rows nobody knows unread
+    if rows is None and config.source != "webdataset":  # whose rows are known only after reading it
         rows = source.frame.count()
     if rows is not None and config.limit is not None:
         rows = min(rows, config.limit)
@@ -206,5 +210,5 @@ def _dry_run(pairs: DataFrame, source: sources.Source, config: IngestConfig) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run as a program; returns the exit code."""
+    """Run the job; return its exit code."""
     return job_runner.main("ingest", IngestConfig, run, argv)

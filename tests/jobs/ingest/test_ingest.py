@@ -1,4 +1,4 @@
-"""Pairs tables from every kind of source, and what becomes of what does not fit."""
+"""Pairs tables from every kind of source, and what happens to input that does not fit."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from jobs.tables import delta
 from jobs.tables.pairs import PAIRS
 
 pytestmark = pytest.mark.spark
-EMPTY = hashlib.sha256(b"").hexdigest()
+EMPTY_HASH = hashlib.sha256(b"").hexdigest()
 
 
 def sha(data: bytes) -> str:
@@ -29,7 +29,7 @@ def sha(data: bytes) -> str:
 
 
 def run(spark: SparkSession, folder: Path, **settings: Any) -> tuple[dict[str, Any], DataFrame]:
-    """Ingest into `folder`/pairs; the summary and the table."""
+    """Ingest into `folder`/pairs; return the summary and the table."""
     settings.setdefault("output", str(folder / "pairs"))
     config = IngestConfig(**settings)
     return ingest.run(spark, config), delta.read(spark, config.output)
@@ -40,8 +40,8 @@ def rows(frame: DataFrame) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def odd_parquet(tmp_path: Path) -> Path:
-    """What people have: images as Hugging Face writes them, keys of numbers, texts of bytes."""
+def mixed_parquet(tmp_path: Path) -> Path:
+    """Images as Hugging Face writes them, numbers as keys, bytes as texts."""
     images = pa.array(
         [{"bytes": b"one", "path": "1.jpg"}, {"bytes": b"two", "path": None}, None, None],
         pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
@@ -57,19 +57,19 @@ def odd_parquet(tmp_path: Path) -> Path:
             "seen": pa.array([0] * 4, pa.timestamp("us")),
         }
     )
-    path = tmp_path / "odd 100%+.parquet"
+    path = tmp_path / "mixed 100%+.parquet"
     pq.write_table(table, path)
     return path
 
 
 def test_parquet_of_any_shape_becomes_pairs(
-    spark: SparkSession, tmp_path: Path, odd_parquet: Path
+    spark: SparkSession, tmp_path: Path, mixed_parquet: Path
 ) -> None:
     summary, table = run(
         spark,
         tmp_path,
         source="parquet",
-        input=str(odd_parquet),
+        input=str(mixed_parquet),
         caption_column="text",
         uid_column="id",
     )
@@ -87,22 +87,22 @@ def test_parquet_of_any_shape_becomes_pairs(
     assert table.schema["uid"].dataType.simpleString() == "string"
     assert table.schema["seen"].dataType.simpleString() == "timestamp"
     bytewise = table.withColumn("caption", F.col("caption").cast("binary"))
-    one, two, three, four = sorted(rows(bytewise), key=lambda row: row["uid"] or "~")
-    if two["image"] is None:
-        two, three = three, two
-    assert (one["uid"], one["source_path"], bytes(one["image"])) == ("1", "1.jpg", b"one")
-    assert one["image_sha"] == sha(b"one")
-    assert one["caption_sha"] == sha(b"a cat")
-    assert two["source_path"] == str(odd_parquet)  # with its percent, plus and space
-    assert bytes(two["caption"]) == b"lone \xed\xa0\x80 and \x00 \xff"
-    assert two["caption_sha"] == sha(bytes(two["caption"]))
-    assert three["image_sha"] == four["image_sha"] == four["caption_sha"] == EMPTY
+    first, second, third, fourth = sorted(rows(bytewise), key=lambda row: row["uid"] or "~")
+    if second["image"] is None:
+        second, third = third, second
+    assert (first["uid"], first["source_path"], bytes(first["image"])) == ("1", "1.jpg", b"one")
+    assert first["image_sha"] == sha(b"one")
+    assert first["caption_sha"] == sha(b"a cat")
+    assert second["source_path"] == str(mixed_parquet)  # with its percent, plus and space
+    assert bytes(second["caption"]) == b"lone \xed\xa0\x80 and \x00 \xff"
+    assert second["caption_sha"] == sha(bytes(second["caption"]))
+    assert third["image_sha"] == fourth["image_sha"] == fourth["caption_sha"] == EMPTY_HASH
 
 
 def test_a_uid_that_is_not_given_is_a_hash_of_the_pair(
-    spark: SparkSession, tmp_path: Path, odd_parquet: Path
+    spark: SparkSession, tmp_path: Path, mixed_parquet: Path
 ) -> None:
-    settings = {"source": "parquet", "input": str(odd_parquet), "caption_column": "text"}
+    settings = {"source": "parquet", "input": str(mixed_parquet), "caption_column": "text"}
     _, table = run(spark, tmp_path, **settings)
     for row in rows(table.drop("caption")):
         text = row["image_sha"] + row["caption_sha"] + row["source_path"]
@@ -136,14 +136,14 @@ def test_existing_tables_are_safe_and_reruns_add_nothing(
 
 
 def test_nothing_is_written_by_a_dry_run_or_bad_usage(
-    spark: SparkSession, tmp_path: Path, odd_parquet: Path, capsys: pytest.CaptureFixture[str]
+    spark: SparkSession, tmp_path: Path, mixed_parquet: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "pairs"
-    line = ["--source", "parquet", "--input", str(odd_parquet), "--output", str(output)]
+    line = ["--source", "parquet", "--input", str(mixed_parquet), "--output", str(output)]
     assert ingest.main([*line, "--caption-column", "text", "--dry-run"]) == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out)["rows_estimated"] == 4
-    assert "image: <3 bytes>" in said.err
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["rows_estimated"] == 4
+    assert "image: <3 bytes>" in captured.err
     for wrong, message in [
         (["--caption-column", "txt"], "has no column txt; did you mean text?"),
         (["--caption-column", "image"], "--caption-column needs text"),
@@ -154,13 +154,13 @@ def test_nothing_is_written_by_a_dry_run_or_bad_usage(
         (["--source", "delta", "--input", str(tmp_path)], "there is no Delta table"),
         (["--input", str(tmp_path / "none")], "there is no such file or folder"),
         (["--input", __file__], "cannot be read as Parquet"),
-        (["--output", str(tmp_path)], "something else than a Delta table"),
+        (["--output", str(tmp_path)], "exists and is not a Delta table"),
     ]:
         assert ingest.main([*line, *wrong]) == 2
-        said = capsys.readouterr()
-        assert message in said.err
-        assert "Traceback" not in said.err
-        assert json.loads(said.out)["status"] == "usage_error"
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert "Traceback" not in captured.err
+        assert json.loads(captured.out)["status"] == "usage_error"
     assert not output.exists()
 
 
@@ -234,9 +234,7 @@ def test_captions_may_give_names_or_stems_but_not_ambiguous_ones(
 
 
 @pytest.mark.parametrize("scheme", ["", "file:"])
-def test_tars_are_read_to_where_they_break(
-    spark: SparkSession, tmp_path: Path, scheme: str
-) -> None:
+def test_tars_are_read_up_to_the_damage(spark: SparkSession, tmp_path: Path, scheme: str) -> None:
     data = tmp_path / "tars"
     data.mkdir()
     write_tar(data / "00000.tar", img2dataset(3))
@@ -259,7 +257,7 @@ def test_tars_are_read_to_where_they_break(
     assert good[1]["image_sha"] == sha(b"\1" * 5000)
 
 
-def test_the_samples_are_whole(spark: SparkSession, tmp_path: Path) -> None:
+def test_the_samples_are_complete(spark: SparkSession, tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     summary, table = run(spark, tmp_path, source="samples")
     assert summary["rows"] >= 240
