@@ -51,10 +51,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class Source:
-    """A source.
+    """The rows of a source of pairs, and what is known about it.
 
     Attributes:
-        frame: its rows.
+        frame: the rows.
         rows: how many there are, if that is known without reading them.
         fill_uid: null uids are filled in, since only some data sets of this kind have uids.
         notes: what to report about the source, for the line of JSON.
@@ -184,13 +184,14 @@ def from_columns(
     if not isinstance(image_type, T.BinaryType) and "bytes" not in members:
         raise UsageError(
             f"column {image} of {source_name} is {image_type.simpleString()}; --image-column needs "
-            "the bytes of images (binary, or a struct with `bytes`); for files and captions: --source folder"
+            "the bytes of images (binary, or a struct with `bytes`); "
+            "for files and captions: --source folder"
         )
     caption_type = frame.schema[caption].dataType
     if isinstance(caption_type, T.ArrayType | T.MapType | T.StructType):
         raise UsageError(
-            f"column {caption} of {source_name} is {caption_type.simpleString()}; --caption-column needs "
-            "text, one caption per row"
+            f"column {caption} of {source_name} is {caption_type.simpleString()}; "
+            "--caption-column needs text, one caption per row"
         )
     # Before the columns are renamed: afterwards the file's metadata is out of reach.
     frame = frame.withColumn("_default_path", default_path)

@@ -1,12 +1,12 @@
-"""Cheap signals of every pair, for rules: pairs -> signals.
+"""Compute cheap signals of every pair, for use in rules: pairs -> signals.
 
     mlm-filter signals --pairs P --output S
     mlm-filter signals --pairs P --output S --signal size --signal language --limit 1000
 
 One row for each row of the pairs table: image size, language and length of the caption, exact and
-near duplicates; text in the image only where it is asked for, as that is slow. A row whose image
-cannot be read has what can be had without, a status and a reason. A rerun replaces the table by the
-same one.
+near duplicates; text in the image only on request, as that is slow. A row whose image cannot be
+read has the signals of its caption, a status and a reason. A rerun on the same pairs replaces the
+table with the same content.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from udfs.signals import rows as measuring
+from udfs.signals import rows as signal_rows
 from udfs.signals.perceptual import MAX_DISTANCE
 from udfs.signals.rows import MEASURED, OF_CAPTIONS, OF_IMAGES, Wanted
 from udfs.signals.shingles import MIN_SIMILARITY
@@ -32,7 +32,7 @@ from ..core import job_runner
 from ..core.errors import UsageError
 from ..core.progress import duration
 from ..core.settings import JobConfig
-from ..core.spark_progress import watched
+from ..core.spark_progress import task_progress
 from ..tables import delta
 from ..tables import signals as signals_table
 from ..tables.pairs import PAIRS_KEYS, with_keys
@@ -56,7 +56,7 @@ CHEAP: tuple[Signal, ...] = (
     "near_captions",
 )
 
-_LIBRARIES = {  # signal -> what it needs, and the extra that has it
+_LIBRARIES = {  # signal -> the library that it needs, and the extra that installs it
     "language": ("py3langid", "signals"),
     "near_images": ("imagehash", "signals"),
     "near_captions": ("datasketch", "signals"),
@@ -68,7 +68,7 @@ class SignalsConfig(JobConfig):
     """Compute cheap signals of pairs, for rules: size, language, length, duplicates, text."""
 
     pairs: str = Field(description="pairs table: a path or catalog.schema.table")
-    output: str = Field(description="signals table to write; replaced if it is there")
+    output: str = Field(description="signals table to write; replaced if it exists")
     signal: list[Signal] = Field(
         default=list(CHEAP),
         min_length=1,
@@ -79,13 +79,13 @@ class SignalsConfig(JobConfig):
         default=4,
         ge=1,
         le=MAX_DISTANCE,
-        description="near images differ in at most so many bits of 64",
+        description="near images differ in at most this many bits of 64",
     )
     caption_similarity: float = Field(
         default=0.8,
         ge=MIN_SIMILARITY,
         le=1,
-        description="near captions share at least this part of their runs of 5 characters",
+        description="near captions have at least this Jaccard similarity of their runs of 5 characters",
     )
     uid_column: str = Field(default="uid", description="column with the pair's key")
     image_column: str = Field(default="image", description="column with the image's bytes")
@@ -95,47 +95,54 @@ class SignalsConfig(JobConfig):
     caption_column: str = Field(default="caption", description="column with the caption")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_options(self) -> Self:
         if delta.same(self.pairs, self.output):
             raise UsageError(f"--output {self.output} is the pairs table")
         return self
 
     def wanted(self) -> Wanted:
-        """What executors are to find for each pair."""
+        """What executors have to compute for each pair."""
         return Wanted(frozenset(self.signal) & set(MEASURED), self.image_distance)
 
 
-def measured(keyed: DataFrame, wanted: Wanted) -> DataFrame:
-    """The keys of `keyed` (pairs as `with_keys` returns them) and, where any signal is wanted, the
+def measure(keyed: DataFrame, wanted: Wanted) -> DataFrame:
+    """The keys of `keyed` (pairs as `with_keys` returns them) and, if any signal is wanted, the
     columns of `udfs.signals.rows.SCHEMA`. Reads images only for signals that need them."""
     keys = [F.col(key) for key in PAIRS_KEYS]
     if not wanted.signals:
         return keyed.select(*keys)
     image = "image_path" if "image_path" in keyed.columns else "image"
-    given = [image] if wanted.any_of(OF_IMAGES) else []
-    given += ["caption"] if wanted.any_of(OF_CAPTIONS) else []
-    # As bytes: text that is not valid UTF-8 would end the task on its way to Python.
-    narrow = keyed.select(*keys, *(F.col(name).cast("binary").alias(name) for name in given))
-    measure = partial(measuring.measure_batches, keys=PAIRS_KEYS, wanted=wanted)
+    inputs = [image] if wanted.any_of(OF_IMAGES) else []
+    inputs += ["caption"] if wanted.any_of(OF_CAPTIONS) else []
+    # As bytes: text that is not valid UTF-8 would fail the task on its way to Python.
+    narrow = keyed.select(*keys, *(F.col(name).cast("binary").alias(name) for name in inputs))
+    measure_batches = partial(signal_rows.measure_batches, keys=PAIRS_KEYS, wanted=wanted)
     schema = T.StructType([T.StructField(key, T.StringType()) for key in PAIRS_KEYS])
-    return narrow.mapInArrow(measure, T.StructType([*schema, *from_arrow_schema(measuring.SCHEMA)]))
+    return narrow.mapInArrow(
+        measure_batches, T.StructType([*schema, *from_arrow_schema(signal_rows.SCHEMA)])
+    )
 
 
 def with_stars(rows: DataFrame, name: str, stars: DataFrame, what: str) -> DataFrame:
-    """Add `near_<what>_of` and `near_<what>_copies`, from `near_duplicates.groups`, to rows with
-    `row` and `name`, the column with their node's name."""
-    found = stars.select(
+    """Add `near_<what>_of` and `near_<what>_copies` from `stars` (see `near_duplicates.groups`).
+
+    `rows` has `row` and the column `name`, which holds the name of each row's node.
+    """
+    columns = stars.select(
         F.col("name").alias(name),
         F.col("centre").alias("_centre"),
         F.col("copies").alias(f"near_{what}_copies"),
     )
-    of = F.when(~F.col("row").eqNullSafe(F.col("_centre")), F.col("_centre.uid"))
-    rows = rows.join(found, on=name, how="left").withColumn(f"near_{what}_of", of)
+    centre_uid = F.when(~F.col("row").eqNullSafe(F.col("_centre")), F.col("_centre.uid"))
+    rows = rows.join(columns, on=name, how="left").withColumn(f"near_{what}_of", centre_uid)
     return rows.drop("_centre")
 
 
 def run(spark: SparkSession, config: SignalsConfig) -> dict[str, Any]:
-    """Write the signals table; return counts over it. Raises UsageError for what can be mended."""
+    """Write the signals table; return counts over it.
+
+    Raises UsageError for what the user can correct.
+    """
     _check_libraries(config.signal)
     version = delta.version(spark, config.pairs)
     pairs = delta.read(spark, config.pairs, version)
@@ -154,10 +161,11 @@ def run(spark: SparkSession, config: SignalsConfig) -> dict[str, Any]:
     }
     job_runner.say(f"{config.pairs} (version {version}): {', '.join(summary['signals'])}")
     if config.dry_run:
-        there = pairs.count()
-        rows_to_do = there if config.limit is None else min(there, config.limit)
-        job_runner.say(f"{rows_to_do:,} rows; nothing written")
-        return summary | {"dry_run": True, "rows": rows_to_do}
+        count = pairs.count()
+        if config.limit is not None:
+            count = min(count, config.limit)
+        job_runner.say(f"{count:,} rows (dry run: nothing is written)")
+        return summary | {"dry_run": True, "rows": count}
 
     cached: list[DataFrame] = []
     try:
@@ -167,41 +175,41 @@ def run(spark: SparkSession, config: SignalsConfig) -> dict[str, Any]:
         for frame in cached:
             frame.unpersist()
     written = delta.read(spark, config.output, delta.version(spark, config.output))
-    counts = counted(written, config.signal)
-    _show(counts)
+    counts = count_signals(written, config.signal)
+    _print_summary(counts)
     return summary | {"output": config.output} | counts
 
 
 def _compute(
     spark: SparkSession, keyed: DataFrame, config: SignalsConfig, cached: list[DataFrame]
 ) -> DataFrame:
-    """The rows of the signals table before the last columns; what is cached goes into `cached`."""
+    """The rows for `signals_table.finished`; tables that it caches are added to `cached`."""
 
-    def kept(frame: DataFrame) -> DataFrame:
+    def cache(frame: DataFrame) -> DataFrame:
         cached.append(frame.persist())
         return cached[-1]
 
     wanted = set(config.signal)
     if config.limit is not None:
         keyed = signals_table.first_rows(keyed, config.limit)
-    rows = measured(keyed, config.wanted())
+    rows = measure(keyed, config.wanted())
     if config.limit is not None:
         rows = rows.orderBy(*signals_table.hash_order()).limit(config.limit)
     if not wanted & {"duplicates", "near_images", "near_captions"}:
         return rows
-    rows = kept(signals_table.with_row(rows))  # else the images would be decoded again and again
+    rows = cache(signals_table.with_row(rows))  # else the images would be decoded several times
     _step("images and captions", spark, rows.count)
     all_rows = rows
     if "duplicates" in wanted:
         rows = signals_table.with_copies(rows)
     if "near_images" in wanted:
-        nodes = kept(near_duplicates.nodes_of(all_rows, "phash", ["image_keys"]))
+        nodes = cache(near_duplicates.nodes_of(all_rows, "phash", ["image_keys"]))
         edges = near_duplicates.near_images(nodes, config.image_distance)
         stars = _step("near images", spark, partial(near_duplicates.groups, nodes, edges))
         rows = with_stars(rows, "phash", stars, "image")
     if "near_captions" in wanted:
-        carried = ["caption_keys", "shingles"]
-        nodes = kept(near_duplicates.nodes_of(all_rows, "caption_node", carried))
+        extra = ["caption_keys", "shingles"]
+        nodes = cache(near_duplicates.nodes_of(all_rows, "caption_node", extra))
         edges = near_duplicates.near_captions(nodes, config.caption_similarity)
         stars = _step("near captions", spark, partial(near_duplicates.groups, nodes, edges))
         rows = with_stars(rows, "caption_node", stars, "caption")
@@ -209,9 +217,9 @@ def _compute(
 
 
 def _step(what: str, spark: SparkSession, action: Any) -> Any:
-    """Do what takes a while, and say how long it took."""
+    """Run `action` with progress lines, and print how long it took."""
     started = time.monotonic()
-    with watched(spark):
+    with task_progress(spark):
         result = action()
     job_runner.say(f"  {what}: {duration(time.monotonic() - started)}")
     return result
@@ -222,24 +230,24 @@ def _write(rows: DataFrame, output: str) -> None:
     delta.overwrite(finished, output, skipping=PAIRS_KEYS)
 
 
-def counted(signals: DataFrame, wanted: Iterable[str]) -> dict[str, Any]:
-    """What a signals table holds, as far as signals were wanted: rows, statuses, rows that another
-    one stands for, the ten commonest languages."""
+def count_signals(signals: DataFrame, wanted: Iterable[str]) -> dict[str, Any]:
+    """Counts over a signals table: rows, statuses; as far as in `wanted`, duplicates and the ten
+    commonest languages."""
     near = [f"near_{what}s" for what in ("image", "caption") if f"near_{what}s" in wanted]
     duplicates = {"duplicates": "duplicate"} if "duplicates" in wanted else {}
     sums = [F.count_if(column).alias(name) for name, column in duplicates.items()]
     sums += [F.count(f"{name[:-1]}_of").alias(name) for name in near]
     by_status = signals.groupBy("signal_status").agg(F.count("*").alias("rows"), *sums).collect()
-    found: dict[str, Any] = {
+    counts: dict[str, Any] = {
         "rows": sum(row["rows"] for row in by_status),
         "statuses": {row["signal_status"]: row["rows"] for row in sorted(by_status)},
     }
     for name in (*duplicates, *near):
-        found[name] = sum(row[name] for row in by_status)
+        counts[name] = sum(row[name] for row in by_status)
     if "language" in wanted:
         commonest = signals.groupBy("language").count().orderBy(F.desc("count"), "language")
-        found["languages"] = {row[0] or "none": row[1] for row in commonest.limit(10).collect()}
-    return found
+        counts["languages"] = {row[0] or "none": row[1] for row in commonest.limit(10).collect()}
+    return counts
 
 
 def _check_libraries(signals: Iterable[str]) -> None:
@@ -258,22 +266,22 @@ def _check_output(spark: SparkSession, output: str) -> None:
         raise UsageError(f"{output} is a table of another kind, which would be replaced")
 
 
-def _show(counts: dict[str, Any]) -> None:
+def _print_summary(counts: dict[str, Any]) -> None:
     statuses = ", ".join(f"{status} {rows:,}" for status, rows in counts["statuses"].items())
     job_runner.say(f"{counts['rows']:,} rows: {statuses or 'none'}")
-    said = {
-        "duplicates": "rows with the image of another row",
-        "near_images": "rows with nearly the image of another row",
-        "near_captions": "rows with nearly the caption of another row",
+    labels = {
+        "duplicates": "rows with the same image as another row",
+        "near_images": "rows with nearly the same image as another row",
+        "near_captions": "rows with nearly the same caption as another row",
     }
-    for name, text in said.items():
+    for name, text in labels.items():
         if name in counts:
             job_runner.say(f"{text}: {counts[name]:,}")
     if "languages" in counts:
-        shown = ", ".join(f"{code} {rows:,}" for code, rows in counts["languages"].items())
-        job_runner.say(f"languages of captions: {shown}")
+        languages = ", ".join(f"{code} {rows:,}" for code, rows in counts["languages"].items())
+        job_runner.say(f"languages of captions: {languages}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run as a program; returns the exit code."""
+    """Run the job; return its exit code."""
     return job_runner.main("signals", SignalsConfig, run, argv)

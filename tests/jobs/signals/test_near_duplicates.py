@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from jobs.signals.near_duplicates import Node, claims_of
 
-UNHURRIED = settings(deadline=None)  # the machine may be busy
+NO_DEADLINE = settings(deadline=None)  # the machine may be busy
 
 
 NODES = [(n % 2, n * 7919 % 31, f"node-{n}") for n in range(12)]
 
 
-@UNHURRIED
+@NO_DEADLINE
 @given(
     st.sets(st.tuples(st.sampled_from(NODES), st.sampled_from(NODES)), max_size=40), st.randoms()
 )
@@ -23,14 +23,14 @@ def test_stars_are_near_their_centres_and_centres_are_apart(
     edges = [(min(pair), max(pair)) for pair in drawn if pair[0] != pair[1]]
     claims = claims_of(edges)
     by_name = {node[2]: node for node in NODES}
-    joined = {(one[2], other[2]) for one, other in edges}
+    edge_names = {(small[2], big[2]) for small, big in edges}
     for name, centre in claims.items():
-        assert (centre, name) in joined
+        assert (centre, name) in edge_names
         assert centre not in claims
         assert by_name[centre] < by_name[name]
-        nearer = [o for o, n in joined if n == name and o not in claims]
-        assert centre == min(nearer, key=by_name.__getitem__)
-    for small, big in joined:
+        centres = [earlier for earlier, n in edge_names if n == name and earlier not in claims]
+        assert centre == min(centres, key=by_name.__getitem__)
+    for small, big in edge_names:
         assert small in claims or big in claims
     rng.shuffle(edges)
     assert claims_of(edges) == claims

@@ -1,4 +1,4 @@
-"""The signals job on Spark and Delta: each row once, whatever the rows, whatever the partitions."""
+"""The signals job on Spark and Delta: one row per pair, whatever the rows and the partitions."""
 
 import json
 import random
@@ -32,14 +32,14 @@ WHITE = [
 
 
 def variants(seed: int) -> list[bytes]:
-    """A picture as it was, compressed, and made smaller."""
+    """A photo as PNG, compressed as JPEG, and scaled down as WebP."""
     image = photo(seed, 320, 240)
     small = image.resize((160, 120), Image.Resampling.LANCZOS)
     return [encoded(image), encoded(image, "JPEG", quality=60), encoded(small, "WEBP", quality=80)]
 
 
 def pairs_rows() -> list[tuple[str | None, bytes | None, Any]]:
-    """Uid, image, caption of all sorts."""
+    """Rows of all sorts: uid, image, caption."""
     rows: list[Any] = [
         (f"own-{n}", encoded(photo(n)), f"caption {n} of its own {n}") for n in range(8)
     ]
@@ -47,7 +47,7 @@ def pairs_rows() -> list[tuple[str | None, bytes | None, Any]]:
         rows += [(f"{group}-{n}", data, f"{group} {n}") for n, data in enumerate(variants(seed))]
     words = ("four words that differ", "spring", "at the lake", "one image, many captions")
     rows += [(f"same-{n}", encoded(photo(50)), caption) for n, caption in enumerate(words)]
-    rows += [("twin", encoded(photo(51)), "twins"), ("twin", encoded(photo(51)), "twins")]
+    rows += [("copied", encoded(photo(51)), "copied"), ("copied", encoded(photo(51)), "copied")]
     rows += [("white-0", WHITE[0], "nothing"), ("white-1", WHITE[1], "at all")]
     rows += [(f"damaged-{name}", data, "two words") for name, (data, _) in DAMAGED.items()]
     rows += [
@@ -65,9 +65,9 @@ def pairs_rows() -> list[tuple[str | None, bytes | None, Any]]:
 
 
 def write(spark: SparkSession, folder: Path, rows: list[Any], files: int) -> str:
-    """A pairs table; captions go in as bytes, so that they may hold anything."""
-    raw = [(u, i, c.encode() if isinstance(c, str) else c) for u, i, c in rows]
-    frame = spark.createDataFrame(raw, "uid string, image binary, caption binary")
+    """Write a pairs table; captions go in as bytes, so that they may hold anything."""
+    encoded_rows = [(u, i, c.encode() if isinstance(c, str) else c) for u, i, c in rows]
+    frame = spark.createDataFrame(encoded_rows, "uid string, image binary, caption binary")
     frame = frame.withColumn("caption", F.col("caption").cast("string")).repartition(files)
     delta.overwrite(frame, str(folder), skipping=("uid",))
     return str(folder)
@@ -103,30 +103,30 @@ def test_signals_of_all_sorts_of_pairs(
         "empty_caption": 2,
         "ok": len(rows) - len(DAMAGED) - 2,
     }
-    one = by_uid["boat-2"]
-    sizes = (one["width"], one["height"], one["shorter_side"], one["aspect_ratio"])
+    small = by_uid["boat-2"]
+    sizes = (small["width"], small["height"], small["shorter_side"], small["aspect_ratio"])
     assert sizes == (160, 120, 120, 160 / 120)
     assert by_uid["german"]["language"] == "de"
     assert by_uid["bytes"]["caption_characters"] == 17
     assert by_uid["no-caption"]["caption_copies"] is None
     assert by_uid["blank"]["near_caption_copies"] is None
 
-    # Exact copies: counted, and one of each image stands for the others.
+    # Exact copies are counted, and all rows but one of each image are duplicates.
     first = {
         row["uid"]: row["hash"]
         for row in table.select("uid", F.xxhash64("uid").alias("hash")).collect()
     }
     same = [f"same-{n}" for n in range(4)]
-    keep = min(same, key=first.__getitem__)
+    representative = min(same, key=first.__getitem__)
     for uid in same:
         row = by_uid[uid]
         assert (row["image_copies"], row["near_image_copies"]) == (4, 4)
         assert (row["caption_copies"], row["near_caption_of"]) == (1, None)
-        assert row["duplicate"] == (uid != keep)
-        assert row["near_image_of"] == (None if uid == keep else keep)
-    twins = [row for row in found if row["uid"] == "twin"]
-    assert {(row["image_copies"], row["caption_copies"]) for row in twins} == {(2, 2)}
-    assert sorted(row["duplicate"] for row in twins) == [False, True]
+        assert row["duplicate"] == (uid != representative)
+        assert row["near_image_of"] == (None if uid == representative else representative)
+    copies = [row for row in found if row["uid"] == "copied"]
+    assert {(row["image_copies"], row["caption_copies"]) for row in copies} == {(2, 2)}
+    assert sorted(row["duplicate"] for row in copies) == [False, True]
     assert by_uid["damaged-html"]["caption_copies"] == len(DAMAGED)
     assert summary["duplicates"] == 3 + 1
 
@@ -136,13 +136,13 @@ def test_signals_of_all_sorts_of_pairs(
         "near_caption": [["long-0", "long-1", "long-2"]],
     }
     groups["near_image"].append(["white-0", "white-1"])
-    for kind, several in groups.items():
-        for group in several:
-            keep = min(group, key=first.__getitem__)
+    for kind, kind_groups in groups.items():
+        for group in kind_groups:
+            representative = min(group, key=first.__getitem__)
             for uid in group:
                 row = by_uid[uid]
                 assert row[f"{kind}_copies"] == len(group), uid
-                assert row[f"{kind}_of"] == (None if uid == keep else keep)
+                assert row[f"{kind}_of"] == (None if uid == representative else representative)
     assert by_uid["white-0"]["phash"] == perceptual.FLAT
     unnamed = [row for row in found if row["uid"] is None]
     assert [row["near_image_copies"] for row in unnamed] == [2, 2]
@@ -151,7 +151,7 @@ def test_signals_of_all_sorts_of_pairs(
         assert (row["near_image_of"], row["near_image_copies"]) == (None, 1)
     assert summary["languages"]["de"] >= 1
 
-    # The same from other partitions, and where claims are found by rounds of joins.
+    # The result is the same from other partitions, and with claims found by rounds of joins.
     monkeypatch.setattr(near_duplicates, "COLLECTED_EDGES", 0)
     random.Random(1).shuffle(rows)
     pairs = write(spark, tmp_path / "shuffled", rows, files=1)
@@ -168,13 +168,13 @@ def test_usage_limit_and_single_signals(
 
     def call(*words: str) -> dict[str, Any]:
         code = main(["--pairs", pairs, *words])
-        said: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
-        return {"code": code} | said
+        line: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return {"code": code} | line
 
     dry = call("--output", output, "--dry-run")
     assert (dry["code"], dry["rows"]) == (0, 30)
     assert not delta.exists(spark, output)
-    # Ten rows, the same that `score --limit` takes; an image that nobody asks about is not read.
+    # Ten rows, the same as with `score --limit`; images that no signal needs are not read.
     done = call("--output", output, "--signal", "length", "--limit", "10")
     assert (done["code"], done["rows"], done["statuses"]) == (0, 10, {"ok": 10})
     wanted = delta.read(spark, pairs).orderBy(F.xxhash64("uid")).limit(10)
@@ -183,7 +183,7 @@ def test_usage_limit_and_single_signals(
         row[0] for row in wanted.select("uid").collect()
     }
     assert {row[0] for row in table.select("language").collect()} == {None}
-    for words, said in {
+    for words, message in {
         ("--output", pairs): "is the pairs table",
         ("--output", output, "--signal", "sizes"): "sizes",
         ("--output", output, "--image-distance", "9"): "image-distance",
@@ -191,7 +191,7 @@ def test_usage_limit_and_single_signals(
     }.items():
         refused = call(*words)
         assert refused["code"] == 2
-        assert said in refused["error"]
+        assert message in refused["error"]
     delta.overwrite(spark.range(1), str(tmp_path / "other"))
     assert call("--output", str(tmp_path / "other"))["code"] == 2
 
@@ -210,20 +210,20 @@ def test_stars_by_rounds_equal_stars_on_the_driver(spark: SparkSession) -> None:
     assert near_duplicates.claims_by_rounds(frame.limit(0)).collect() == []
 
 
-def test_a_key_that_many_share_costs_no_square(spark: SparkSession) -> None:
+def test_a_common_key_does_not_compare_all_with_all(spark: SparkSession) -> None:
     nodes = [((0, n, f"n{n}"), [7, 100 + n // 2]) for n in range(6)]
     frame = spark.createDataFrame(nodes, f"node {NODE}, keys array<bigint>")
 
-    def found(most: int) -> set[tuple[int, int]]:
-        pairs = near_duplicates.candidates(frame, "keys", most).collect()
+    def compared(max_nodes: int) -> set[tuple[int, int]]:
+        pairs = near_duplicates.candidates(frame, "keys", max_nodes).collect()
         return {(row["small"]["hash"], row["big"]["hash"]) for row in pairs}
 
-    assert found(6) == {(a, b) for b in range(6) for a in range(b)}
-    assert found(5) == {(0, b) for b in range(1, 6)} | {(2, 3), (4, 5)}
+    assert compared(6) == {(a, b) for b in range(6) for a in range(b)}
+    assert compared(5) == {(0, b) for b in range(1, 6)} | {(2, 3), (4, 5)}
 
 
 def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "find_spec", lambda name: None)
     config = SignalsConfig(pairs="P", output="S", signal=["size", "text_in_image"])
     with pytest.raises(UsageError, match=r"text_in_image needs rapidocr.*mlm-filter\[ocr\]"):
-        signals.run(None, config)  # type: ignore[arg-type]  # before Spark is asked for anything
+        signals.run(None, config)  # type: ignore[arg-type]  # before Spark is used
