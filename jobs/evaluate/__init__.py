@@ -1,9 +1,9 @@
-"""Scores and ratings -> how far they agree.
+"""Scores and ratings -> how well they agree.
 
 job.py               settings, `run` and `main`
-rated_scores.py      scores joined to the ratings, with nothing dropped
-comparison.py        what is compared with what, and what comes of it
+rated_scores.py      joins scores to the ratings, without dropping a caption
+comparison.py        which scores are compared with which ratings, and the results
 evaluation_table.py  the evaluation as a Delta table
 markdown.py          the evaluation in Markdown and on the terminal
-output_files.py      all forms in which an evaluation is written
+output_files.py      writes an evaluation as table, JSON, Markdown and picture
 """

@@ -1,4 +1,4 @@
-"""What is compared with what, and what comes of it: plain arrays in, findings out."""
+"""Which scores are compared with which ratings, and the results: plain arrays in, findings out."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from udfs.agreement.resampling import Bootstrap
 from udfs.core.metrics import METRICS
 
 from ..core.errors import UsageError
-from .rated_scores import Rated
+from .rated_scores import RatedScores
 
 ALL = "all"
 """The kind that stands for the captions of all kinds."""
 
 SIGNALS = {"clip_score": ("itm", "odf")}
-"""Columns that are compared where they are there, and the metrics that they are compared with."""
+"""Columns that are compared if a table has them, and the metrics whose ratings they meet."""
 
-_CHECK = re.compile(r"\s*([^:/]+?)\s*:\s*([^/]+?)\s*/\s*([^/]+?)\s*")
+_CHECK_PATTERN = re.compile(r"\s*([^:/]+?)\s*:\s*([^/]+?)\s*/\s*([^/]+?)\s*")
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A column of scores, and the metric whose ratings it is compared with.
 
-    `same_scale`: whether both are 0..100, so that their difference means something.
+    `same_scale`: both are 0..100, so that their difference has a meaning.
     """
 
     metric: str
@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def reading(self) -> str:
-        """What the column is to its metric: score, mode, or the column's own name."""
+        """How the column is read from the model: score, mode, or another column's own name."""
         return {self.metric: "score", f"{self.metric}_mode": "mode"}.get(self.column, self.column)
 
 
@@ -56,15 +56,15 @@ class Check:
 
     @property
     def kinds(self) -> str:
-        """As the option spells them."""
+        """The kinds as in the option: `kind+kind/kind+kind`."""
         return f"{'+'.join(self.first)}/{'+'.join(self.second)}"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one comparison gave for one kind of captions, or one check."""
+    """The result of one comparison for one kind of captions, or of one check."""
 
-    rated: Rated
+    rated: RatedScores
     comparison: Comparison
     kind: str
     outcome: Agreement | Ranking
@@ -72,7 +72,7 @@ class Finding:
 
     @property
     def statistics(self) -> str:
-        """What was computed: agreement, auc or pairs_won."""
+        """The statistics that were computed: agreement, auc or pairs_won."""
         if isinstance(self.outcome, Agreement):
             return "agreement"
         return "pairs_won" if self.paired else "auc"
@@ -80,13 +80,13 @@ class Finding:
 
 def parse_check(option: str, text: str, paired: bool) -> Check:
     """Read `metric:kind+kind/kind+kind`. Raises UsageError."""
-    found = _CHECK.fullmatch(text)
-    if found:
+    parsed = _CHECK_PATTERN.fullmatch(text)
+    if parsed:
         first, second = (
-            tuple(filter(None, map(str.strip, g.split("+")))) for g in found.groups()[1:]
+            tuple(filter(None, map(str.strip, g.split("+")))) for g in parsed.groups()[1:]
         )
         if first and second and not set(first) & set(second):
-            return Check(found[1].lower(), first, second, paired)
+            return Check(parsed[1].lower(), first, second, paired)
     raise UsageError(f"{option} {text!r}: expected metric:kind+kind/kind+kind, e.g. itm:alt/junk")
 
 
@@ -101,47 +101,47 @@ def parse_signal(text: str) -> tuple[str, str]:
 def comparisons(
     metrics: Sequence[str], columns: Sequence[str], signals: Sequence[tuple[str, str]]
 ) -> list[Comparison]:
-    """What to compare: each metric's own column, its mode, and signals, as far as `columns` go."""
-    usual = [(metric, column) for column, of in SIGNALS.items() for metric in of]
-    found = []
+    """What to compare: each metric's own column, its mode, and signals, as far as in `columns`."""
+    default_signals = [(metric, column) for column, of in SIGNALS.items() for metric in of]
+    compared = []
     for metric in metrics:
         own = (metric, f"{metric}_mode")
-        others = dict.fromkeys(column for m, column in (*usual, *signals) if m == metric)
-        found += [Comparison(metric, column, True) for column in own if column in columns]
-        found += [
+        others = dict.fromkeys(column for m, column in (*default_signals, *signals) if m == metric)
+        compared += [Comparison(metric, column, True) for column in own if column in columns]
+        compared += [
             Comparison(metric, column, False)
             for column in others
             if column in columns and column not in own
         ]
-    return found
+    return compared
 
 
-def metrics_of(rated: Sequence[str], checks: Sequence[Check]) -> list[str]:
+def metrics_of(rated_metrics: Sequence[str], checks: Sequence[Check]) -> list[str]:
     """The metrics with ratings or checks, in the paper's order, then by name."""
-    named = {*rated, *(check.metric for check in checks)}
+    named = {*rated_metrics, *(check.metric for check in checks)}
     return [*(m for m in METRICS if m in named), *sorted(named - set(METRICS))]
 
 
 def compare(
-    rated: Rated, wanted: Sequence[Comparison], checks: Sequence[Check], bootstrap: Bootstrap
+    rated: RatedScores, wanted: Sequence[Comparison], checks: Sequence[Check], bootstrap: Bootstrap
 ) -> Iterator[Finding]:
-    """All findings about one scorer: for each comparison all kinds, then each kind, then checks."""
+    """All findings on one scorer: per comparison all kinds, then each kind, then the checks."""
     kinds = sorted({kind for kind in rated.kinds if kind is not None})
     for comparison in wanted:
         values = rated.values[comparison.column]
         ratings = rated.ratings.get(comparison.metric)
         if ratings is not None:
             for kind in (ALL, *kinds):
-                # Of the captions that are rated: the others say nothing of this metric.
+                # Captions without a rating say nothing about this metric.
                 chosen = np.isfinite(ratings) & (kind == ALL or rated.kinds == kind)
-                found = agreement(
+                result = agreement(
                     values[chosen],
                     ratings[chosen],
                     rated.images[chosen],
                     bootstrap,
                     comparison.same_scale,
                 )
-                yield Finding(rated, comparison, kind, found)
+                yield Finding(rated, comparison, kind, result)
         for check in checks:
             if check.metric == comparison.metric:
                 first, second = (np.isin(rated.kinds, k) for k in (check.first, check.second))

@@ -1,4 +1,4 @@
-"""The evaluation table: one row for each scorer, column of scores, metric, kind and statistics."""
+"""The evaluation table: one row per scorer, column of scores, metric, kind and statistics."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def _estimate(name: str, comment: str) -> list[T.StructField]:
     return [
         described(name, T.DoubleType(), comment),
         *(
-            described(f"{name}_{end}", T.DoubleType(), f"{name}: {e} end of its interval")
-            for end, e in ends
+            described(f"{name}_{end}", T.DoubleType(), f"{name}: {which} end of its interval")
+            for end, which in ends
         ),
     ]
 
@@ -68,7 +68,7 @@ EVALUATION = T.StructType(
 
 
 def record(finding: Finding) -> dict[str, Any]:
-    """A finding as a row of the table, less what is the same in all rows of a run."""
+    """A finding as a row of the table, without the columns that all rows of a run share."""
     rated, comparison, outcome = finding.rated, finding.comparison, finding.outcome
     row: dict[str, Any] = {
         "scorer": rated.label,

@@ -11,19 +11,19 @@ from udfs.agreement.resampling import Estimate
 from udfs.scoring.results import SCORED
 
 from .comparison import ALL, Finding
-from .rated_scores import Rated
+from .rated_scores import RatedScores
 
 _CHECKS = {"auc": "AUC", "pairs_won": "pairs won"}
 
 
 def markdown(
     findings: Sequence[Finding],
-    rated: Sequence[Rated],
+    rated: Sequence[RatedScores],
     counts: dict[str, int],
     captions: int,
     interval: str,
 ) -> str:
-    """All tables, each under a line that says what it holds.
+    """All tables, each below a line that says what it holds.
 
     `interval` names the intervals in square brackets, e.g. "95 % bootstrap intervals by image".
     """
@@ -32,15 +32,15 @@ def markdown(
         _statistics(findings),
         _by_kind(findings),
         _checks(findings, interval),
-        _losses(rated, counts, captions),
+        _counts(rated, counts, captions),
     ]
     return "\n".join(filter(None, parts))
 
 
-def lost(rated: Rated) -> dict[str, int]:
-    """Captions that have no scores, by status."""
-    found = Counter(rated.statuses.tolist())
-    return {status: n for status, n in sorted(found.items()) if status not in SCORED}
+def missing_scores(rated: RatedScores) -> dict[str, int]:
+    """The number of captions without scores, by status."""
+    counts = Counter(rated.statuses.tolist())
+    return {status: n for status, n in sorted(counts.items()) if status not in SCORED}
 
 
 def _headline(findings: Sequence[Finding], interval: str) -> str:
@@ -84,24 +84,24 @@ def _statistics(findings: Sequence[Finding]) -> str:
 
 
 def _by_kind(findings: Sequence[Finding]) -> str:
-    chosen = [f for f in findings if isinstance(f.outcome, Agreement) and f.kind != ALL]
     cells = {
         (f.comparison.metric, f.kind, f.rated.label, f.comparison.reading): f.outcome
-        for f in chosen
-        if isinstance(f.outcome, Agreement) and f.comparison.reading != "mode"
+        for f in findings
+        if isinstance(f.outcome, Agreement) and f.kind != ALL and f.comparison.reading != "mode"
     }
+    metrics = list(dict.fromkeys(metric for metric, *_ in cells))
     rows = sorted(
-        {(m, kind) for m, kind, *_ in cells}, key=lambda row: (_at(row[0], cells), row[1])
+        {(m, kind) for m, kind, *_ in cells}, key=lambda row: (metrics.index(row[0]), row[1])
     )
     columns = list(dict.fromkeys(key[2:] for key in cells))
     if not cells:
         return ""
     lines = []
     for row in rows:
-        found = [cells.get((*row, *column)) for column in columns]
-        most = max(outcome.n for outcome in found if outcome)
-        shown = [_short(outcome.spearman) if outcome else "-" for outcome in found]
-        lines.append([*row, f"{most:,}", *shown])
+        outcomes = [cells.get((*row, *column)) for column in columns]
+        captions = max(outcome.n for outcome in outcomes if outcome)
+        values = [_short(outcome.spearman) if outcome else "-" for outcome in outcomes]
+        lines.append([*row, f"{captions:,}", *values])
     names = [label if reading == "score" else f"{label} {reading}" for label, reading in columns]
     table = _table(["metric", "kind", "captions", *names], lines, left=2)
     return f"Spearman by kind of caption:\n\n{table}"
@@ -127,7 +127,7 @@ def _checks(findings: Sequence[Finding], interval: str) -> str:
     return f"{about}\n\n{_table(names, lines, left=5)}" if lines else ""
 
 
-def _losses(rated: Sequence[Rated], counts: dict[str, int], captions: int) -> str:
+def _counts(rated: Sequence[RatedScores], counts: dict[str, int], captions: int) -> str:
     unused = {
         name: n for name, n in counts.items() if n and name not in ("ratings", "used", "averaged")
     }
@@ -135,21 +135,23 @@ def _losses(rated: Sequence[Rated], counts: dict[str, int], captions: int) -> st
     if unused:
         lines[0] += f"; not used: {_listed(unused)}"
     if counts.get("averaged"):
-        lines[0] += f"; {counts['averaged']:,} are further ratings of the same, and went into means"
-    for one in rated:
-        missing = lost(one)
-        scored = len(one.statuses) - sum(missing.values())
-        line = f"{one.label}: {scored:,} of {len(one.statuses):,} captions scored"
+        lines[0] += (
+            f"; {counts['averaged']:,} are further ratings of the same caption, which are averaged"
+        )
+    for scorer in rated:
+        missing = missing_scores(scorer)
+        scored = len(scorer.statuses) - sum(missing.values())
+        line = f"{scorer.label}: {scored:,} of {len(scorer.statuses):,} captions scored"
         if missing:
             line += f"; without scores: {_listed(missing)}"
-        if one.repeated:
-            line += f"; of {one.repeated:,} with several rows of scores the newest counts"
+        if scorer.repeated:
+            line += f"; {scorer.repeated:,} have several rows of scores, of which the newest counts"
         lines.append(line)
     return "\n".join(f"- {line}" for line in lines) + "\n"
 
 
 def _table(names: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
-    """A table in Markdown that is also aligned as text; the first `left` columns to the left."""
+    """A Markdown table that is also aligned as text; the first `left` columns are left-aligned."""
     if all(not line[-1] for line in lines) and names[-1] == "note":
         names, lines = names[:-1], [line[:-1] for line in lines]
     cells = [[cell.replace("|", "\\|") for cell in line] for line in (names, *lines)]
@@ -167,10 +169,6 @@ def _table(names: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> s
 
 def _short(estimate: Estimate, decimals: int = 3) -> str:
     return "-" if estimate.value is None else f"{estimate.value:.{decimals}f}"
-
-
-def _at(metric: str, cells: dict[tuple[str, str, str, str], Agreement]) -> int:
-    return list(dict.fromkeys(key[0] for key in cells)).index(metric)
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""The forms in which an evaluation is kept: a Delta table, JSON, Markdown, a picture."""
+"""Writes an evaluation: as a Delta table, JSON, Markdown and a picture."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def write_files(
     text: str,
     interval: str,
 ) -> Path:
-    """Write evaluation.json (`document` and all findings), .md and .png; returns their folder."""
+    """Write evaluation.json (`document` and all findings), .md and .png; return their folder."""
     folder = Path(delta.path_of(output))
     folder.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    whole = {"run_id": run_id, "evaluated_at": now, **document}
-    whole["results"] = [record(finding) for finding in findings]
-    written = json.dumps(whole, indent=1, allow_nan=False) + "\n"
-    bars, curves = drawn(findings)
-    _replace(folder / "evaluation.json", lambda part: _text(part, written))
-    _replace(folder / "evaluation.md", lambda part: _text(part, text))
+    content = {"run_id": run_id, "evaluated_at": now, **document}
+    content["results"] = [record(finding) for finding in findings]
+    json_text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    bars, curves = chart_data(findings)
+    _replace(folder / "evaluation.json", lambda part: _write_text(part, json_text))
+    _replace(folder / "evaluation.md", lambda part: _write_text(part, text))
     _replace(folder / "evaluation.png", lambda part: plot.draw(bars, curves, part, interval))
     return folder
 
@@ -46,25 +46,25 @@ def write_files(
 def write_table(
     spark: SparkSession, ref: str, run_id: str, findings: Sequence[Finding], confidence: float
 ) -> None:
-    """Put the findings in place of what the table of results holds."""
-    same = {"confidence": confidence, "run_id": run_id, "evaluated_at": datetime.now(UTC)}
-    records = [record(finding) | same for finding in findings]
-    rows = [tuple(one.get(field.name) for field in EVALUATION) for one in records]
+    """Replace the content of the table of results with the findings."""
+    run_columns = {"confidence": confidence, "run_id": run_id, "evaluated_at": datetime.now(UTC)}
+    records = [record(finding) | run_columns for finding in findings]
+    rows = [tuple(row.get(field.name) for field in EVALUATION) for row in records]
     delta.overwrite(spark.createDataFrame(rows, EVALUATION), ref)
 
 
 def check_replaceable(spark: SparkSession, ref: str) -> None:
-    """Refuse to overwrite a table that this job cannot have written."""
+    """Raise UsageError for an existing table that this job cannot have written."""
     if delta.exists(spark, ref):
-        there = set(delta.read(spark, ref).columns)
-        if not {"score_column", "statistics", "spearman"} <= there:
+        columns = set(delta.read(spark, ref).columns)
+        if not {"score_column", "statistics", "spearman"} <= columns:
             raise UsageError(
                 f"{ref} is a table of another kind, which would be replaced: name another"
             )
 
 
-def drawn(findings: Sequence[Finding]) -> tuple[list[Bar], list[Curve]]:
-    """What the picture shows: all columns as bars, the scores on 0..100 as curves."""
+def chart_data(findings: Sequence[Finding]) -> tuple[list[Bar], list[Curve]]:
+    """The data of the picture: all columns as bars, scores on 0..100 as calibration curves."""
     chosen = [
         (f.comparison, f.rated.label, f.outcome)
         for f in findings
@@ -79,12 +79,12 @@ def drawn(findings: Sequence[Finding]) -> tuple[list[Bar], list[Curve]]:
     return bars, curves
 
 
-def _text(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside `path` and rename: a reader never meets half a file."""
+    """Write beside `path` and rename: a reader never sees half a file."""
     part = path.with_name(path.name + ".part")
     write(part)
     os.replace(part, path)

@@ -1,7 +1,7 @@
-"""Scores of rated captions: any table of scores joined to the ratings, with nothing dropped.
+"""Joins any table of scores to the ratings, without dropping a rated caption.
 
-A scores table of this project is keyed by uid and the caption's hash and may hold several scorers;
-any other table with a uid and columns of numbers serves too, with the caption or without it.
+A scores table of this project is keyed by uid and the caption's hash, and may hold several scorers.
+Any other table with a uid and columns of numbers will do as well, with or without the caption.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from ..core.settings import nearest
 from ..tables.delta import quoted
 from ..tables.ratings import RATED, Ratings, caption_hash, find_column, number, read_table
 
-NOT_IN_SCORES = "not_in_scores"  # the scores have no such uid
-OTHER_CAPTION = "other_caption"  # they have the uid, with other captions only
-SEVERAL_CAPTIONS = "several_captions"  # the ratings do not say of which caption they are
-MOST_SCORERS = 20
+NOT_IN_SCORES = "not_in_scores"  # the scores table does not have the uid
+OTHER_CAPTION = "other_caption"  # it has the uid, but with other captions
+SEVERAL_CAPTIONS = (
+    "several_captions"  # the uid has several captions, and the ratings do not say which they rate
+)
+MAX_SCORERS = 20
 
 _NAMED = re.compile(r"([^=/\\:]+)=(.+)")
 _NOT_SIGNALS = ("uid", "copy", "attempts", "rating")
@@ -38,13 +40,13 @@ class Scores:
     """A table of scores.
 
     Attributes:
-        name: what it is called in results.
-        ref: where it is.
-        rows: `uid`, `caption_sha` (null where captions are not known), `scorer` (empty where there
-            is none), `status`, `_newest`, `_copy`, and the columns of numbers as doubles.
+        name: its name in results.
+        ref: its path or name.
+        rows: `uid`, `caption_sha` (null if captions are unknown), `scorer` (empty if there is no
+            such column), `status`, `_newest`, `_copy`, and the columns of numbers as doubles.
         columns: the columns of numbers.
-        scorers: in alphabetical order.
-        has_captions: whether the table tells captions apart.
+        scorers: its scorers, in alphabetical order.
+        has_captions: whether the table identifies captions.
     """
 
     name: str
@@ -55,7 +57,7 @@ class Scores:
     has_captions: bool
 
     def label(self, scorer: str) -> str:
-        """What a scorer of this table is called in results."""
+        """The name of one of its scorers in results."""
         if len(self.scorers) == 1:
             return self.name
         short = scorer[:8] if len({s[:8] for s in self.scorers}) == len(self.scorers) else scorer
@@ -63,19 +65,19 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Rated:
-    """The rated captions with one scorer's answers, all arrays (n,).
+class RatedScores:
+    """One scorer's scores of the rated captions; all arrays have the shape (captions,).
 
     Attributes:
         label: the scorer's name in results.
-        scores: where the scores are from.
-        scorer: its name there.
+        scores: path or name of the scores table.
+        scorer: its name in that table.
         images: a number for each image.
-        kinds: how the caption was made; None where that is not known.
+        kinds: how the caption was made; None if unknown.
         statuses: the scores table's status, or why there is no score.
-        ratings: metric -> ratings, NaN where there is none.
-        values: column of the scores table -> scores, NaN where there is none.
-        repeated: captions with several rows of scores, of which the newest with scores counts.
+        ratings: metric -> ratings 0..100, NaN if there is none.
+        values: column of the scores table -> scores, NaN if there is none.
+        repeated: how many captions have several rows; the newest one with scores counts.
     """
 
     label: str
@@ -90,10 +92,10 @@ class Rated:
 
 
 def name_and_ref(text: str) -> tuple[str, str]:
-    """What `--scores` says: `name=path`, or a path whose last part is the name."""
-    found = _NAMED.fullmatch(text)
-    if found:
-        return found[1].strip(), found[2].strip()
+    """Split the value of `--scores`: `name=table`, or a table whose last part is the name."""
+    parsed = _NAMED.fullmatch(text)
+    if parsed:
+        return parsed[1].strip(), parsed[2].strip()
     last = re.split(r"[/\\]", text.rstrip("/\\"))[-1]
     return re.sub(r"\.(csv|tsv|jsonl|ndjson|json|parquet)$", "", last, flags=re.IGNORECASE), text
 
@@ -105,13 +107,14 @@ def read_scores(
 
     Args:
         spark: the session.
-        text: what `name_and_ref` takes.
-        uid: the column of its keys; else `uid`.
-        caption: the column of its captions; else `caption`; `caption_sha` comes before both.
-        wanted: the scorers to take; empty: all.
+        text: the value of `--scores`, see `name_and_ref`.
+        uid: the column of keys; `uid` if the table does not have it.
+        caption: the column of captions; `caption` if the table does not have it. A column
+            `caption_sha` wins over both.
+        wanted: the scorers to read; empty: all.
 
     Raises:
-        UsageError: no such table, column or scorer, or too many scorers.
+        UsageError: there is no such table, column or scorer, or too many scorers.
     """
     name, ref = name_and_ref(text)
     frame = read_table(spark, ref, "--scores")
@@ -120,31 +123,33 @@ def read_scores(
     if "caption_sha" in frame.columns:
         sha = F.col("caption_sha")
     else:
-        there = [c for c in (caption, "caption") if c and c in frame.columns]
-        sha = caption_hash(F.col(quoted(there[0]))) if there else None
+        caption_columns = [c for c in (caption, "caption") if c and c in frame.columns]
+        sha = caption_hash(F.col(quoted(caption_columns[0]))) if caption_columns else None
     columns = _numbers(frame, ref, (uid,))
-    given = {field.name: F.col(quoted(field.name)) for field in frame.schema}
-    nothing = F.lit(None)
+    by_name = {field.name: F.col(quoted(field.name)) for field in frame.schema}
+    null = F.lit(None)
     rows = frame.select(
         F.col(quoted(uid)).cast("string").alias("uid"),
-        (nothing if sha is None else sha).cast("string").alias("caption_sha"),
-        F.coalesce(given.get("scorer", nothing).cast("string"), F.lit("")).alias("scorer"),
-        F.coalesce(given.get("status", nothing).cast("string"), F.lit(OK)).alias("status"),
-        given.get("scored_at", nothing).cast("string").alias("_newest"),
-        given.get("copy", nothing).cast("string").alias("_copy"),
+        (null if sha is None else sha).cast("string").alias("caption_sha"),
+        F.coalesce(by_name.get("scorer", null).cast("string"), F.lit("")).alias("scorer"),
+        F.coalesce(by_name.get("status", null).cast("string"), F.lit(OK)).alias("status"),
+        by_name.get("scored_at", null).cast("string").alias("_newest"),
+        by_name.get("copy", null).cast("string").alias("_copy"),
         *(number(frame, column).alias(column) for column in columns),
     )
-    scorers = _scorers(rows, ref, wanted) if "scorer" in given else ("",)
+    scorers = _scorers(rows, ref, wanted) if "scorer" in by_name else ("",)
     rows = rows.where(F.col("scorer").isin(*scorers))
     return Scores(name, ref, rows, tuple(columns), scorers, sha is not None)
 
 
-def join(ratings: Ratings, scores: Scores, columns: Sequence[str], rows: int) -> list[Rated]:
-    """Each scorer's answers to all rated captions, collected.
+def join(
+    ratings: Ratings, scores: Scores, columns: Sequence[str], captions: int
+) -> list[RatedScores]:
+    """Each scorer's scores of all rated captions, collected. `captions` is their number.
 
-    `rows` says how many captions there are.
+    Raises RuntimeError if the join returns another number of captions.
     """
-    joined = matched(ratings, scores, columns)
+    joined = join_rows(ratings, scores, columns)
     collected = joined.select(
         "scorer",
         F.xxhash64("image").alias("image"),
@@ -155,13 +160,13 @@ def join(ratings: Ratings, scores: Scores, columns: Sequence[str], rows: int) ->
         *(F.col(quoted(column)).alias(f"score {column}") for column in columns),
     ).toArrow()
     scorers = _objects(collected["scorer"])
-    found = []
+    rated = []
     for scorer in scores.scorers:
         table = collected.filter(pa.array(scorers == scorer))
-        if table.num_rows != rows:  # it cannot be, unless the ratings changed while being read
-            raise RuntimeError(f"{table.num_rows} of {rows} captions came back from the join")
-        found.append(
-            Rated(
+        if table.num_rows != captions:  # only if the ratings changed while they were read
+            raise RuntimeError(f"{table.num_rows} of {captions} captions came back from the join")
+        rated.append(
+            RatedScores(
                 scores.label(scorer),
                 scores.ref,
                 scorer,
@@ -173,26 +178,26 @@ def join(ratings: Ratings, scores: Scores, columns: Sequence[str], rows: int) ->
                 int(np.count_nonzero(table["repeated"].to_numpy())),
             )
         )
-    return found
+    return rated
 
 
-def matched(ratings: Ratings, scores: Scores, columns: Sequence[str]) -> DataFrame:
-    """Each rated caption once for each scorer: with `columns`, `status`, and whether `repeated`."""
+def join_rows(ratings: Ratings, scores: Scores, columns: Sequence[str]) -> DataFrame:
+    """Each rated caption once per scorer, with `columns`, `status` and `repeated` (boolean)."""
     captions = ratings.captions
     by_caption = ratings.has_captions and scores.has_captions
     key = ["scorer", "uid", *(["caption_sha"] if by_caption else [])]
-    near = scores.rows.join(captions.select("uid").distinct(), "uid", "left_semi")
+    rated_uids = scores.rows.join(captions.select("uid").distinct(), "uid", "left_semi")
     values = [F.col(quoted(column)) for column in columns]
-    scored = F.coalesce(*values).isNotNull()
-    order = [scored.desc(), F.col("_newest").desc_nulls_last(), F.col("_copy"), *values]
-    same = Window.partitionBy(*key)
-    texts = F.min("caption_sha").over(same) != F.max("caption_sha").over(same)
-    unclear = F.coalesce(texts, F.lit(False)) if not by_caption else F.lit(False)
+    has_scores = F.coalesce(*values).isNotNull()
+    order = [has_scores.desc(), F.col("_newest").desc_nulls_last(), F.col("_copy"), *values]
+    same_key = Window.partitionBy(*key)
+    several_captions = F.min("caption_sha").over(same_key) != F.max("caption_sha").over(same_key)
+    unclear = F.coalesce(several_captions, F.lit(False)) if not by_caption else F.lit(False)
     best = (
-        near.withColumns(
+        rated_uids.withColumns(
             {
-                "_number": F.row_number().over(same.orderBy(*order)),
-                "repeated": F.count("*").over(same) > 1,
+                "_number": F.row_number().over(same_key.orderBy(*order)),
+                "repeated": F.count("*").over(same_key) > 1,
                 "_unclear": unclear,
             }
         )
@@ -207,7 +212,7 @@ def matched(ratings: Ratings, scores: Scores, columns: Sequence[str]) -> DataFra
             ),
         )
     )
-    known = near.select("scorer", "uid").distinct().withColumn("_known", F.lit(True))
+    known = rated_uids.select("scorer", "uid").distinct().withColumn("_known", F.lit(True))
     session = captions.sparkSession
     scorers = session.createDataFrame([(s,) for s in scores.scorers], "scorer string")
     joined = captions.crossJoin(F.broadcast(scorers)).join(best, key, "left")
@@ -222,34 +227,34 @@ def matched(ratings: Ratings, scores: Scores, columns: Sequence[str]) -> DataFra
 
 
 def _numbers(frame: DataFrame, ref: str, keys: Sequence[str]) -> list[str]:
-    """The columns that hold numbers; in a CSV any may."""
-    text = ref.lower().rstrip("/").endswith((".csv", ".tsv"))
-    kinds = (T.NumericType, T.StringType) if text else (T.NumericType,)
+    """The columns of numbers; in a CSV or TSV, every column may hold numbers."""
+    is_text_file = ref.lower().rstrip("/").endswith((".csv", ".tsv"))
+    types = (T.NumericType, T.StringType) if is_text_file else (T.NumericType,)
     return [
         field.name
         for field in frame.schema
-        if isinstance(field.dataType, kinds) and field.name not in (*keys, *_NOT_SIGNALS)
+        if isinstance(field.dataType, types) and field.name not in (*keys, *_NOT_SIGNALS)
     ]
 
 
 def _scorers(rows: DataFrame, ref: str, wanted: Sequence[str]) -> tuple[str, ...]:
     found = [row[0] for row in rows.select("scorer").distinct().limit(1000).collect()]
-    there = sorted(found) or [""]
-    chosen = [scorer for scorer in there if scorer in wanted] if wanted else there
+    available = sorted(found) or [""]
+    chosen = [scorer for scorer in available if scorer in wanted] if wanted else available
     if not chosen:
-        guess = nearest(wanted[0], there)
-        hint = f"did you mean {guess}?" if guess else f"it has {', '.join(there)}"
+        guess = nearest(wanted[0], available)
+        hint = f"did you mean {guess}?" if guess else f"it has {', '.join(available)}"
         raise UsageError(f"--scorer: {ref} has no scores of {', '.join(wanted)}; {hint}")
-    if len(chosen) > MOST_SCORERS:
+    if len(chosen) > MAX_SCORERS:
         raise UsageError(
-            f"{ref} has {len(chosen)} scorers; choose at most {MOST_SCORERS} by --scorer, "
+            f"{ref} has {len(chosen)} scorers; choose at most {MAX_SCORERS} with --scorer, "
             f"such as {chosen[0]}"
         )
     return tuple(chosen)
 
 
 def _objects(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:
-    """Strings, each distinct one held once."""
+    """A column of strings as an array; equal strings are one object."""
     encoded = column.combine_chunks().dictionary_encode()
     names = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
     chosen: npt.NDArray[np.object_] = names[encoded.indices.fill_null(len(names) - 1).to_numpy()]

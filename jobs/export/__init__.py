@@ -1,9 +1,9 @@
-"""A selection -> files that training code takes as they are.
+"""A selection -> files in the formats that training code reads.
 
 job.py              settings, `run` and `main`
-selected_rows.py    the rows of a selection and the columns of its pairs, as every format needs them
+selected_rows.py    the kept rows of a selection and the columns of their pairs, for all formats
 uids.py             DataComp's file of uids
-shards.py           numbered shards of WebDataset or Parquet, the same for the same tables
-upstream_scores.py  score files by tar, as the paper's code leaves them
-storage_paths.py    where files can be written that are not tables
+shards.py           numbered shards of WebDataset or Parquet; the same tables give the same shards
+upstream_scores.py  score files per tar, as the paper's code writes them
+storage_paths.py    turns an output path into one that ordinary programs can open
 """

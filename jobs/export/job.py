@@ -1,11 +1,11 @@
-"""Write what a selection keeps in the form that training code takes as it is.
+"""Write the pairs that a selection keeps in the formats that training code reads.
 
     mlm-filter export --selection SEL --format uids --output uids.npy
     mlm-filter export --selection SEL --pairs P --format webdataset --output FOLDER
     mlm-filter export --scores S --pairs P --format upstream-parquet --output FOLDER
 
-Files are written whole or not at all, by a temporary name; the same tables give the same files,
-byte for byte. `uids` are written by the driver, shards by the executors.
+Each file is written under a temporary name and then renamed, so there are no partial files. The
+same tables give the same files, byte for byte. The driver writes `uids`, executors write shards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from pyspark.sql import DataFrame, SparkSession
 
 from udfs.core.metrics import METRICS
-from udfs.outputs.shards import APART, Layout
+from udfs.outputs.shards import SHARD_COLUMNS, Layout
 
 from ..core import job_runner
 from ..core.errors import UsageError
@@ -29,7 +29,7 @@ from ..tables.selection import check_selection
 from . import selected_rows, upstream_scores
 from . import shards as export_shards
 from . import uids as export_uids
-from .storage_paths import on_disk
+from .storage_paths import local_path
 
 _NEEDS = {
     "uids": ("selection",),
@@ -41,18 +41,22 @@ _NEEDS = {
 
 
 class ExportConfig(JobConfig):
-    """Write what a selection keeps in the form that training code takes as it is."""
+    """Write the pairs that a selection keeps in the formats that training code reads."""
 
     format: Literal["uids", "webdataset", "parquet", "delta", "upstream-parquet"] = Field(
         description="DataComp's uid file (.npy); tars with .txt and .json; a Parquet folder for "
-        "Hugging Face datasets; a Delta table; the paper's score files, one a tar and metric"
+        "Hugging Face datasets; a Delta table; the paper's score files, one per tar and metric"
     )
     output: str = Field(description="file (uids), folder, or table (delta) to write")
     selection: str | None = Field(None, description="selection table (not for upstream-parquet)")
-    pairs: str | None = Field(None, description="pairs table; with uids: only pairs still in it")
+    pairs: str | None = Field(
+        None, description="pairs table; with uids: drops uids that are not in it"
+    )
     scores: str | None = Field(None, description="scores table, for upstream-parquet")
-    scorer: str | None = Field(None, description="whose scores, where that table has several")
-    shard_rows: int = Field(10_000, ge=1, le=10_000_000, description="samples a shard")
+    scorer: str | None = Field(
+        None, description="scorer to export, if the scores table has several"
+    )
+    shard_rows: int = Field(10_000, ge=1, le=10_000_000, description="samples per shard")
     uid_column: str = Field("uid", description="column of --pairs with the pair's key")
     image_column: str = Field("image", description="column of --pairs with the image's bytes")
     image_path_column: str | None = Field(
@@ -61,51 +65,53 @@ class ExportConfig(JobConfig):
     caption_column: str = Field("caption", description="column of --pairs with the caption")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_options(self) -> Self:
         if self.limit is not None:
             raise UsageError(
                 "export takes no --limit: keep fewer rows by a rule such as `top 1000`"
             )
-        needed = _NEEDS[self.format]
-        for name in needed:
+        required = _NEEDS[self.format]
+        for name in required:
             if getattr(self, name) is None:
                 raise UsageError(f"--format {self.format} needs --{name}")
         if self.format == "upstream-parquet" and self.selection is not None:
-            raise UsageError("--format upstream-parquet is of all scores: it takes no --selection")
-        if self.scores is not None and "scores" not in needed:
+            raise UsageError(
+                "--format upstream-parquet exports all scores: it takes no --selection"
+            )
+        if self.scores is not None and "scores" not in required:
             raise UsageError(f"--scores is for upstream-parquet, not for {self.format}")
         return self
 
 
 def run(spark: SparkSession, config: ExportConfig) -> dict[str, Any]:
-    """Write the export; return counts and the versions of the tables that it is of."""
-    told: dict[str, Any] = {"format": config.format, "output": config.output}
+    """Write the export; return counts and the versions of the tables that were read."""
+    summary: dict[str, Any] = {"format": config.format, "output": config.output}
     if config.dry_run:
-        told["dry_run"] = True
+        summary["dry_run"] = True
     if config.format == "upstream-parquet":
-        return told | _scores(spark, config)
+        return summary | _scores(spark, config)
     assert config.selection
     version = delta.version(spark, config.selection)
     selection = delta.read(spark, config.selection, version)
     check_selection(config.selection, selection)
-    told |= {"selection": config.selection, "selection_version": version}
+    summary |= {"selection": config.selection, "selection_version": version}
     if config.format == "uids":
-        return told | _uids(spark, config, selection)
+        return summary | _uids(spark, config, selection)
     if config.format == "delta":
-        return told | _delta(spark, config, selection)
-    return told | _shards(spark, config, selection, version)
+        return summary | _delta(spark, config, selection)
+    return summary | _shards(spark, config, selection, version)
 
 
 def _uids(spark: SparkSession, config: ExportConfig, selection: DataFrame) -> dict[str, Any]:
-    path = on_disk(config.output, "--output")
-    export_uids.check_place(path)
+    path = local_path(config.output, "--output")
+    export_uids.check_output(path)
     uids = selected_rows.kept_uids(selection)
     if config.pairs:
-        keyed = _keyed(spark, config)[0]
-        uids = selected_rows.without_lost(selected_rows.kept_rows(selection), keyed).select(
+        keyed = _pairs_with_keys(spark, config)[0]
+        uids = selected_rows.with_existing_pair(selected_rows.kept_rows(selection), keyed).select(
             "uid", "repetitions"
         )
-    rows, repetitions = export_uids.counted(uids)
+    rows, repetitions = export_uids.count_uids(uids)
     counts: dict[str, Any] = {"kept": rows, "repetitions": repetitions}
     if config.dry_run:
         job_runner.say(f"would write {repetitions:,} uids to {path} (dry run: nothing is written)")
@@ -118,91 +124,94 @@ def _uids(spark: SparkSession, config: ExportConfig, selection: DataFrame) -> di
 def _shards(
     spark: SparkSession, config: ExportConfig, selection: DataFrame, version: int
 ) -> dict[str, Any]:
-    folder, kind = on_disk(config.output, "--output"), export_shards.KINDS[config.format]
-    export_shards.check_place(folder)
-    keyed, pairs_version = _keyed(spark, config)
+    folder = local_path(config.output, "--output")
+    shard_format = export_shards.FORMATS[config.format]
+    export_shards.check_output(folder)
+    keyed, pairs_version = _pairs_with_keys(spark, config)
     rows = selected_rows.kept_rows(selection)
-    there = selected_rows.without_lost(rows, keyed)
-    samples, total = export_shards.placed(there, config.shard_rows)
+    existing = selected_rows.with_existing_pair(rows, keyed)
+    samples, total = export_shards.assign_shards(existing, config.shard_rows)
     if not total:
         raise UsageError(f"{config.selection} keeps no row of {config.pairs}: nothing to export")
     counts: dict[str, Any] = {"pairs": config.pairs, "pairs_version": pairs_version}
-    counts |= {"samples": total, "kept_without_pair": rows.count() - there.count()}
-    number = -(-total // config.shard_rows)
+    counts |= {"samples": total, "kept_without_pair": rows.count() - existing.count()}
+    shard_count = -(-total // config.shard_rows)
     if config.dry_run:
-        job_runner.say(f"would write {total:,} samples in {number:,} shards to {folder}")
-        return counts | {"shards": number}
+        job_runner.say(f"would write {total:,} samples in {shard_count:,} shards to {folder}")
+        return counts | {"shards": shard_count}
     columns = config.model_dump(include={"uid_column", "image_path_column", "caption_column"})
-    parts = {
+    plan_inputs = {
         "selection": [table_id(spark, str(config.selection)), version],
         "pairs": [table_id(spark, str(config.pairs)), pairs_version],
         "columns": columns | {"image": config.image_column},
         "kind": [config.format, config.shard_rows],
     }
-    layout = Layout(str(folder), number, config.shard_rows, export_shards.plan_of(parts))
-    about = {"format": config.format, "plan": layout.plan, **counts}
-    export_shards.manifest(folder, about, (), complete=False)
+    layout = Layout(str(folder), shard_count, config.shard_rows, export_shards.plan_of(plan_inputs))
+    header = {"format": config.format, "plan": layout.plan, **counts}
+    export_shards.manifest(folder, header, (), complete=False)
     image = "image_path" if config.image_path_column else "image"
-    whole = export_shards.rows_of(samples, keyed, total, image)
-    shards = export_shards.write(whole, total, layout, kind)
+    sample_rows = export_shards.rows_of(samples, keyed, total, image)
+    shards = export_shards.write(sample_rows, total, layout, shard_format)
     left_out = sum(shard.left_out for shard in shards)
-    counts |= {"shards": number, "rows": total - left_out, "left_out": left_out}
+    counts |= {"shards": shard_count, "rows": total - left_out, "left_out": left_out}
     counts["bytes"] = sum(shard.bytes for shard in shards)
-    for reason in [why for shard in shards for why in shard.left_out_such_as][:3]:
+    for reason in [reason for shard in shards for reason in shard.left_out_such_as][:3]:
         job_runner.say(f"left out: {reason}")
     if config.format == "parquet":
-        fields = [name for name in whole.columns if name not in APART]
+        fields = [name for name in sample_rows.columns if name not in SHARD_COLUMNS]
         export_shards.write_card(folder, fields, counts["rows"])
-    counts["stale_files_removed"] = export_shards.remove_others(layout, kind, shards)
-    export_shards.manifest(folder, about | counts, shards, complete=True)
-    job_runner.say(f"{folder}: {counts['rows']:,} samples in {number:,} shards")
+    counts["stale_files_removed"] = export_shards.remove_others(layout, shard_format, shards)
+    export_shards.manifest(folder, header | counts, shards, complete=True)
+    job_runner.say(f"{folder}: {counts['rows']:,} samples in {shard_count:,} shards")
     return counts
 
 
 def _delta(spark: SparkSession, config: ExportConfig, selection: DataFrame) -> dict[str, Any]:
     refs = (config.selection, config.pairs)
     if any(ref and delta.same(config.output, ref) for ref in refs):
-        raise UsageError(f"--output {config.output} is read here: name another table")
-    there = delta.exists(spark, config.output)
-    if there and not {*PAIRS_KEYS[1:], *METRICS} <= set(delta.read(spark, config.output).columns):
+        raise UsageError(f"--output {config.output} is read by this job: name another table")
+    exists = delta.exists(spark, config.output)
+    if exists and not {*PAIRS_KEYS[1:], *METRICS} <= set(delta.read(spark, config.output).columns):
         raise UsageError(f"{config.output} is a table of another kind, which would be replaced")
-    keyed, version = _keyed(spark, config)
+    keyed, version = _pairs_with_keys(spark, config)
     assert config.pairs
     counts = {"kept": selection.where("keep").count(), "pairs_version": version}
     if config.dry_run:
         job_runner.say(f"would write the pairs of {counts['kept']:,} kept rows to {config.output}")
         return counts
-    own = delta.read(spark, config.pairs, version).columns
-    rows = write_filtered(keyed, own, selection, counts["kept"], config.output, True)
+    columns = delta.read(spark, config.pairs, version).columns
+    rows = write_filtered(keyed, columns, selection, counts["kept"], config.output, True)
     job_runner.say(f"{config.output}: {rows:,} pairs of {counts['kept']:,} kept rows")
     return counts | {"rows": rows}
 
 
 def _scores(spark: SparkSession, config: ExportConfig) -> dict[str, Any]:
     assert config.scores
-    folder = on_disk(config.output, "--output")
+    folder = local_path(config.output, "--output")
     version = delta.version(spark, config.scores)
     scores = delta.read(spark, config.scores, version)
-    keyed, pairs_version = _keyed(spark, config)
+    keyed, pairs_version = _pairs_with_keys(spark, config)
     if "source_path" not in keyed.columns or "itm_mode" not in scores.columns:
         missing = "source_path" if "source_path" not in keyed.columns else "itm_mode"
-        raise UsageError(f"--format upstream-parquet: there is no column {missing}")
+        raise UsageError(f"--format upstream-parquet needs a column {missing}: there is none")
     scorer = upstream_scores.choose_scorer(scores, config.scores, config.scorer)
     rows = upstream_scores.samples(keyed)
-    stems, inside = upstream_scores.tars_of(rows, folder)
-    told = {"scores": config.scores, "scores_version": version, "scorer": scorer}
-    told |= {"pairs": config.pairs, "pairs_version": pairs_version}
+    stems, sample_count = upstream_scores.tars_of(rows, folder)
+    summary = {"scores": config.scores, "scores_version": version, "scorer": scorer}
+    summary |= {"pairs": config.pairs, "pairs_version": pairs_version}
     if config.dry_run:
         job_runner.say(
-            f"would write scores of {inside:,} samples of {len(stems):,} tars to {folder}"
+            f"would write scores of {sample_count:,} samples of {len(stems):,} tars to {folder}"
         )
-        return told | {"rows": inside, "tars": len(stems)}
-    counts = upstream_scores.write(rows, upstream_scores.answers(scores, scorer), stems, folder)
+        return summary | {"rows": sample_count, "tars": len(stems)}
+    counts = upstream_scores.write(
+        rows, upstream_scores.likeliest_numbers(scores, scorer), stems, folder
+    )
     job_runner.say(f"{folder}: {counts['files']:,} files for {counts['tars']:,} tars")
-    return told | counts
+    return summary | counts
 
 
-def _keyed(spark: SparkSession, config: ExportConfig) -> tuple[DataFrame, int]:
+def _pairs_with_keys(spark: SparkSession, config: ExportConfig) -> tuple[DataFrame, int]:
     assert config.pairs
     version = delta.version(spark, config.pairs)
     pairs = with_keys(
@@ -216,11 +225,11 @@ def _keyed(spark: SparkSession, config: ExportConfig) -> tuple[DataFrame, int]:
 
 
 def table_id(spark: SparkSession, ref: str) -> str:
-    """The id that Delta gave a table when it was made: a path can come to hold another one."""
+    """The id that Delta gave a table when it was created: later a path may hold another table."""
     row = spark.sql(f"DESCRIBE DETAIL {delta.sql_name(ref)}").select("id").first()
     return str(row[0]) if row else ref
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run as a program; returns the exit code."""
+    """Run the job; return its exit code."""
     return job_runner.main("export", ExportConfig, run, argv)

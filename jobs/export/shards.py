@@ -1,8 +1,8 @@
-"""Numbered shards of kept pairs: which sample goes where, and the folder that they make.
+"""Numbered shards of kept pairs: which sample goes into which shard, and the folder of shards.
 
-Samples are shuffled once and for all: their order is that of a hash of uid and repetition, so that
-neither partitioning nor a second run changes it. Executors write the shards; `manifest.json` lists
-them and is `complete` when all are there. A run that was killed goes on where it stopped.
+Samples are shuffled in a fixed way, by a hash of uid and repetition: neither the partitioning nor a
+second run changes their order. Executors write the shards; `manifest.json` lists them and says
+`complete` when all of them exist. A run that was killed is resumed where it stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from udfs.core.atomic_files import replacing
+from udfs.core.atomic_files import atomic_write
 from udfs.outputs import parquet_shards, tar_shards
 from udfs.outputs.shards import Layout, Shard, Write, write_shards
 
@@ -31,26 +31,26 @@ from ..core.session import session_settings
 from ..tables.delta import quoted
 from ..tables.filtered_pairs import BROADCAST_ROWS
 from ..tables.pairs import PAIRS_KEYS
-from .selected_rows import own_columns
+from .selected_rows import pair_columns
 
-BUCKETS_BITS = 12
-TELL_SECONDS = 20
+BUCKET_BITS = 12
+PROGRESS_SECONDS = 20
 
 MANIFEST = "manifest.json"
-_FORMAT = 1  # of what is in a shard: a new number makes a new plan
-_RECORD = (
+_CONTENT_VERSION = 1  # of the content of a shard: a new number makes a new plan
+_SHARD_SCHEMA = (
     "shard long, file string, rows long, bytes long, sha256 string, left_out long, "
     "left_out_such_as array<string>"
 )
-_WITH_IMAGES = {
+_IMAGE_BATCHES = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
     "spark.sql.execution.arrow.maxBytesPerBatch": "32m",
 }
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of shard: who writes it, who recognizes it, and the files that are its own."""
+class ShardFormat:
+    """A format of shards: how one is written and recognized, and which file names belong to it."""
 
     write: Write
     finished: Callable[[Layout, int], Shard | None]
@@ -58,133 +58,140 @@ class Kind:
     folder: str = ""
 
 
-KINDS = {
-    "webdataset": Kind(tar_shards.write_tar, tar_shards.finished_tar, tar_shards.OWN),
-    "parquet": Kind(
+FORMATS = {
+    "webdataset": ShardFormat(tar_shards.write_tar, tar_shards.finished_tar, tar_shards.FILE_NAMES),
+    "parquet": ShardFormat(
         parquet_shards.write_parquet,
         parquet_shards.finished_parquet,
-        parquet_shards.OWN,
+        parquet_shards.FILE_NAMES,
         "data",
     ),
 }
 
 
-def plan_of(parts: dict[str, Any]) -> str:
-    """A name for what is exported: the same for the same tables, versions and settings."""
-    text = json.dumps(parts | {"format": _FORMAT}, sort_keys=True)
+def plan_of(inputs: dict[str, Any]) -> str:
+    """A hash that names the export: the same for the same tables, versions and settings."""
+    text = json.dumps(inputs | {"format": _CONTENT_VERSION}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def check_place(folder: Path) -> None:
-    """Raise UsageError unless `folder` is new, empty, or the place of an earlier export."""
+def check_output(folder: Path) -> None:
+    """Raise UsageError unless `folder` is new, empty, or holds an earlier export."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder} is a file: name a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise UsageError(f"--output {folder} holds something else (no {MANIFEST}): name another")
+        raise UsageError(
+            f"--output {folder} has files but no {MANIFEST}, so it is not an export: name another"
+        )
 
 
-def placed(kept: DataFrame, shard_rows: int) -> tuple[DataFrame, int]:
-    """The samples of `kept_rows` with `_shard`, `_index` and `repetition` (0, 1 ...); their number.
+def assign_shards(kept: DataFrame, shard_rows: int) -> tuple[DataFrame, int]:
+    """The samples of `kept_rows` with `_shard`, `_index` and `repetition` (0, 1 ...); how many.
 
-    Exact without a sort in one place: a sample's number is that of the samples in the hash buckets
-    before its own, and its row number there.
+    Exact, without sorting all rows in one partition: a sample's number is the count of samples in
+    the hash buckets before its own, plus its row number within its bucket.
     """
     order = F.xxhash64("uid", "repetition")
     samples = kept.withColumn(
         "repetition", F.explode(F.sequence(F.lit(0), F.col("repetitions") - 1))
     )
     samples = samples.drop("repetitions").withColumns(
-        {"_order": order, "_bucket": F.shiftrightunsigned(order, 64 - BUCKETS_BITS).cast("int")}
+        {"_order": order, "_bucket": F.shiftrightunsigned(order, 64 - BUCKET_BITS).cast("int")}
     )
     counts = sorted(tuple(row) for row in samples.groupBy("_bucket").count().collect())
     total = 0
     starts = []
-    for bucket, rows in counts:
-        starts.append((bucket, total))
+    for number, rows in counts:
+        starts.append((number, total))
         total += rows
-    before = kept.sparkSession.createDataFrame(starts, "_bucket int, _before long")
-    inside = Window.partitionBy("_bucket").orderBy("_order", *PAIRS_KEYS, "repetition")
-    number = F.col("_before") + F.row_number().over(inside) - 1
-    numbered = samples.join(F.broadcast(before), "_bucket", "inner").withColumn("_number", number)
-    places = {
+    bucket_starts = kept.sparkSession.createDataFrame(starts, "_bucket int, _before long")
+    bucket = Window.partitionBy("_bucket").orderBy("_order", *PAIRS_KEYS, "repetition")
+    sample_number = F.col("_before") + F.row_number().over(bucket) - 1
+    numbered = samples.join(F.broadcast(bucket_starts), "_bucket", "inner").withColumn(
+        "_number", sample_number
+    )
+    positions = {
         "_shard": F.floor(F.col("_number") / shard_rows),
         "_index": F.col("_number") % shard_rows,
     }
-    return numbered.withColumns(places).drop("_order", "_bucket", "_before", "_number"), total
+    return numbered.withColumns(positions).drop("_order", "_bucket", "_before", "_number"), total
 
 
 def rows_of(samples: DataFrame, pairs: DataFrame, total: int, image: str) -> DataFrame:
-    """What the writers take: a row a sample, with its image (or path) and all its fields."""
+    """The input of the writers: one row per sample, with its image (or path) and all its fields."""
     signals = [n for n in samples.columns if n not in (*PAIRS_KEYS, "_shard", "_index")]
-    own = own_columns(pairs, signals, {"image", "image_path", "caption", "read_error"})
-    # few are sent to every executor, so that images are shuffled once and not twice
+    columns = pair_columns(pairs, signals, {"image", "image_path", "caption", "read_error"})
+    # Few samples are sent to every executor, so that images are shuffled once and not twice.
     narrow = F.broadcast(samples) if total <= BROADCAST_ROWS else samples
     content: list[Column] = [
         F.col(image).alias("_image"),
         F.col("caption").cast("binary").alias("_caption"),
-        *(F.col(quoted(name)) for name in own),
+        *(F.col(quoted(name)) for name in columns),
     ]
-    found = pairs.select(*PAIRS_KEYS, *content).join(narrow, on=list(PAIRS_KEYS), how="inner")
-    return found.select(
-        "_shard", "_index", "_image", "_caption", "uid", *map(quoted, signals + own)
+    rows = pairs.select(*PAIRS_KEYS, *content).join(narrow, on=list(PAIRS_KEYS), how="inner")
+    return rows.select(
+        "_shard", "_index", "_image", "_caption", "uid", *map(quoted, signals + columns)
     )
 
 
-def write(rows: DataFrame, total: int, layout: Layout, kind: Kind) -> list[Shard]:
-    """Write the shards of `rows_of` that are not there yet; returns all of them in their order."""
+def write(rows: DataFrame, total: int, layout: Layout, shard_format: ShardFormat) -> list[Shard]:
+    """Write the shards of `rows_of` that do not exist yet; return all shards in order."""
     spark = rows.sparkSession
-    done = [shard for n in range(layout.shards) if (shard := kind.finished(layout, n))]
+    done = [shard for n in range(layout.shards) if (shard := shard_format.finished(layout, n))]
     missing = set(range(layout.shards)) - {shard.shard for shard in done}
     progress = Progress(layout.shards, "shards")
     if done:
         progress.add(len(done))
     if missing:
-        there = spark.createDataFrame([(shard.shard,) for shard in done], "_shard long")
-        rows = rows.join(F.broadcast(there), "_shard", "left_anti")
-        first = [name for name in rows.columns if name not in ("_image", "_caption")]
-        with session_settings(spark, _WITH_IMAGES), _watched(progress, layout, kind, missing):
+        finished = spark.createDataFrame([(shard.shard,) for shard in done], "_shard long")
+        rows = rows.join(F.broadcast(finished), "_shard", "left_anti")
+        sort_columns = [name for name in rows.columns if name not in ("_image", "_caption")]
+        with (
+            session_settings(spark, _IMAGE_BATCHES),
+            _shard_progress(progress, layout, shard_format, missing),
+        ):
             ordered = rows.repartition(min(1000, len(missing)), "_shard")
-            ordered = ordered.sortWithinPartitions(*map(quoted, first))
-            job = partial(write_shards, layout=layout, write=kind.write)
-            for row in ordered.mapInArrow(job, _RECORD).collect():
+            ordered = ordered.sortWithinPartitions(*map(quoted, sort_columns))
+            write_batches = partial(write_shards, layout=layout, write=shard_format.write)
+            for row in ordered.mapInArrow(write_batches, _SHARD_SCHEMA).collect():
                 values = row.asDict()
                 values["left_out_such_as"] = tuple(values["left_out_such_as"])
                 done.append(Shard(**values))
         progress.add(layout.shards - progress.done)
     done.sort(key=lambda shard: shard.shard)
-    _check_all_there(done, layout)
-    accounted = sum(shard.rows + shard.left_out for shard in done)
-    if accounted != total:
-        raise RuntimeError(f"{accounted:,} samples are accounted for, of {total:,}")
+    _check_all_exist(done, layout)
+    written = sum(shard.rows + shard.left_out for shard in done)
+    if written != total:
+        raise RuntimeError(f"{written:,} of {total:,} samples were written or left out")
     return done
 
 
-def manifest(folder: Path, about: dict[str, Any], shards: Iterable[Shard], complete: bool) -> None:
-    """Write `manifest.json`."""
+def manifest(folder: Path, header: dict[str, Any], shards: Iterable[Shard], complete: bool) -> None:
+    """Write `manifest.json`: `header`, then the list of shards."""
     listed = [
         {"file": s.file, "rows": s.rows, "bytes": s.bytes, "sha256": s.sha256} for s in shards
     ]
-    text = json.dumps({"complete": complete, **about, "shards": listed}, indent=1)
+    text = json.dumps({"complete": complete, **header, "shards": listed}, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / MANIFEST) as part:
+    with atomic_write(folder / MANIFEST) as part:
         part.write_text(text + "\n", encoding="utf-8")
 
 
-def remove_others(layout: Layout, kind: Kind, shards: Iterable[Shard]) -> int:
-    """Remove what earlier exports have left in the folder; returns how many files."""
-    folder = Path(layout.folder, kind.folder)
+def remove_others(layout: Layout, shard_format: ShardFormat, shards: Iterable[Shard]) -> int:
+    """Remove the files of earlier exports from the folder; return how many."""
+    folder = Path(layout.folder, shard_format.folder)
     stems = {Path(shard.file).name.partition(".")[0] for shard in shards}
     removed = 0
     for path in folder.iterdir():
         stem = path.name.lstrip(".").partition(".")[0].removesuffix("_stats")
-        if kind.own.fullmatch(path.name) and (stem not in stems or path.suffix == ".part"):
+        if shard_format.own.fullmatch(path.name) and (stem not in stems or path.suffix == ".part"):
             path.unlink()
             removed += 1
     return removed
 
 
 def write_card(folder: Path, fields: Iterable[str], rows: int) -> None:
-    """Write README.md, by which Hugging Face `datasets` knows which files are the data."""
+    """Write README.md, which tells Hugging Face `datasets` which files are the data."""
     named = ", ".join(f"`{name}`" for name in ("image", "caption", *fields))
     text = f"""---
 configs:
@@ -198,24 +205,26 @@ configs:
 
 Columns: {named}.
 """
-    with replacing(folder / "README.md") as part:
+    with atomic_write(folder / "README.md") as part:
         part.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def _watched(progress: Progress, layout: Layout, kind: Kind, missing: set[int]) -> Iterator[None]:
-    """Tell from time to time which of the missing shards are there, while Spark works."""
+def _shard_progress(
+    progress: Progress, layout: Layout, shard_format: ShardFormat, missing: set[int]
+) -> Iterator[None]:
+    """While the `with` block runs, print from time to time how many of the shards are written."""
     stop = Event()
 
-    def look() -> None:
-        waited = set(missing)
-        while not stop.wait(TELL_SECONDS):
-            new = {number for number in waited if kind.finished(layout, number)}
-            waited -= new
+    def print_shards() -> None:
+        pending = set(missing)
+        while not stop.wait(PROGRESS_SECONDS):
+            new = {number for number in pending if shard_format.finished(layout, number)}
+            pending -= new
             if new:
                 progress.add(len(new))
 
-    thread = Thread(target=look, daemon=True)
+    thread = Thread(target=print_shards, daemon=True)
     thread.start()
     try:
         yield
@@ -224,7 +233,7 @@ def _watched(progress: Progress, layout: Layout, kind: Kind, missing: set[int]) 
         thread.join()
 
 
-def _check_all_there(shards: list[Shard], layout: Layout) -> None:
+def _check_all_exist(shards: list[Shard], layout: Layout) -> None:
     missing = [
         shard.file
         for shard in shards

@@ -1,4 +1,4 @@
-"""Where files can be written that are not tables: on a disk, or on what is mounted like one."""
+"""Turns an output path into one that ordinary programs can open, on a disk or a mounted store."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from ..core.errors import UsageError
 from ..tables import delta
 
 
-def on_disk(ref: str, option: str) -> Path:
-    """The path of `ref` as ordinary programs open it: `file:` and `dbfs:` are taken off.
+def local_path(ref: str, option: str) -> Path:
+    """`ref` as a path that ordinary programs can open, without `file:` or `dbfs:`.
 
-    Raises UsageError for an object store: files are put there through a mount.
+    Raises UsageError for an object store, which has to be mounted first.
     """
     scheme, colon, rest = ref.partition(":/")
     if not delta.is_uri(ref) or not colon:
         return Path(delta.path_of(ref))
-    place = "/" + rest.lstrip("/")
+    path = "/" + rest.lstrip("/")
     if scheme == "file":
-        return Path(place)
+        return Path(path)
     if scheme == "dbfs":
-        return Path(place if place.startswith("/Volumes/") else f"/dbfs{place}")
+        return Path(path if path.startswith("/Volumes/") else f"/dbfs{path}")
     raise UsageError(
         f"{option} {ref}: files cannot be written to {scheme}: directly. Give the path where the"
         " store is mounted on every machine of the cluster (a volume under /Volumes, or a bucket"
-        " mounted as a folder), or a disk, and copy"
+        " mounted as a folder), or write to a disk and copy"
     )

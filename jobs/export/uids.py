@@ -1,7 +1,7 @@
-"""The kept uids as DataComp's resharder takes them: sorted by Spark, written by the driver.
+"""The kept uids as DataComp's resharder reads them: sorted by Spark, written by the driver.
 
-A uid is 16 bytes on its whole way: no list of them is ever held in memory, and none is a Python
-object. Partitions come to the driver one after the other, so that only its disk has to be named.
+A uid is 16 bytes all the way: they are never a list in memory, nor Python objects one by one.
+Partitions come to the driver one after the other, so only the driver needs access to the file.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from udfs.outputs.uid_file import UidWriter, is_uid_file, packed
+from udfs.outputs.uid_file import UidWriter, is_uid_file, pack_uids
 
 from ..core.errors import UsageError
 from ..core.session import session_settings
 
 ROWS = 1_000_000
-"""So many uids make a partition: 16 MB of the file."""
+"""Uids per partition: 16 MB of the file."""
 
-# Narrow rows: larger batches than those that are for images.
+# Rows are narrow: larger batches than those for images.
 _NARROW = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
     "spark.sql.parquet.columnarReaderBatchSize": "4096",
@@ -28,7 +28,7 @@ _NARROW = {
 _DIGITS = 32
 
 
-def check_place(path: Path) -> None:
+def check_output(path: Path) -> None:
     """Raise UsageError where no uid file may be written."""
     if path.is_dir():
         raise UsageError(f"--output {path} is a folder: name a file, such as {path / 'uids.npy'}")
@@ -36,11 +36,11 @@ def check_place(path: Path) -> None:
         raise UsageError(f"--output {path} is a file of another kind, which would be replaced")
 
 
-def counted(kept: DataFrame) -> tuple[int, int]:
+def count_uids(kept: DataFrame) -> tuple[int, int]:
     """Rows of `kept_uids`, and the sum of their repetitions.
 
     Raises:
-        UsageError: uids that are no 128-bit numbers; it shows some.
+        UsageError: some uids are not 128-bit numbers; the message has examples.
     """
     uid = F.col("uid")
     number = (F.octet_length(uid) == _DIGITS) & F.unhex(uid).isNotNull()
@@ -67,7 +67,7 @@ def write(kept: DataFrame, rows: int, path: Path) -> dict[str, Any]:
     ordered = keys.repartitionByRange(max(1, -(-rows // ROWS)), "key")
     ordered = ordered.sortWithinPartitions("key", F.desc("repetitions"))
     with session_settings(kept.sparkSession, _NARROW):
-        pieces = ordered.mapInArrow(packed, "uids binary")
+        pieces = ordered.mapInArrow(pack_uids, "uids binary")
         path.parent.mkdir(parents=True, exist_ok=True)
         with UidWriter(path) as uids:
             for piece in pieces.toLocalIterator(prefetchPartitions=True):

@@ -1,7 +1,7 @@
-"""Scores as the paper's own code leaves them: for each tar, a Parquet file for each metric.
+"""Scores as the paper's own code writes them: for each tar, one Parquet file per metric.
 
-Every sample of the tars comes out once, scored or not, whatever a selection says. Executors write
-the files, a tar at a time; `udfs/outputs/upstream_score_files.py` says what is in them.
+The files have every sample of the tars once, scored or not, whatever a selection says. Executors
+write them, a tar at a time; `udfs/outputs/upstream_score_files.py` describes their content.
 """
 
 from __future__ import annotations
@@ -33,33 +33,36 @@ def choose_scorer(scores: DataFrame, ref: str, wanted: str | None) -> str:
     """The scorer whose scores are written: `wanted`, or the only one.
 
     Raises:
-        UsageError: there is a choice, or no such scorer; it lists what there is.
+        UsageError: there are several, or no such scorer; the message lists them.
     """
     found = sorted(str(row[0]) for row in scores.select("scorer").distinct().collect())
     if wanted in found or (wanted is None and len(found) == 1):
         return wanted or found[0]
-    listed = ", ".join(found) or "no rows"
+    listing = f"the scorers {', '.join(found)}" if found else "no rows"
     if wanted is None:
-        raise UsageError(f"{ref} has {listed}: choose a scorer by --scorer")
-    raise UsageError(f"{ref} has no scores of scorer {wanted}; it has {listed}")
+        raise UsageError(f"{ref} has {listing}: choose one by --scorer")
+    raise UsageError(f"{ref} has no scores of scorer {wanted}; it has {listing}")
 
 
-def answers(scores: DataFrame, scorer: str) -> DataFrame:
-    """Keys and the four likeliest numbers (what upstream's model prints) of the scored pairs."""
+def likeliest_numbers(scores: DataFrame, scorer: str) -> DataFrame:
+    """Keys of the scored pairs and the likeliest number, 0..100, of each metric.
+
+    The likeliest number is what upstream's model prints.
+    """
     scored = scores.where((F.col("scorer") == scorer) & F.col("status").isin(*SCORED))
     numbers = [F.col(f"{metric}_mode").alias(metric) for metric in METRICS]
     return scored.select(*PAIRS_KEYS, *numbers).dropDuplicates(list(PAIRS_KEYS))
 
 
 def samples(pairs: DataFrame) -> DataFrame:
-    """The rows of a pairs table that are samples of tars: keys, `tar`, `member`, what they say.
+    """The rows of a pairs table that are samples of tars: keys, `tar`, `member`, texts.
 
-    What a broken tar lacks is no sample (its row has no `key`).
+    The row that stands for the unreadable rest of a broken tar has no `key`: it is not a sample.
     """
 
     def text(name: str) -> Column:
-        there = name in pairs.columns
-        return (F.col(name) if there else F.lit(None)).cast("string").alias(name)
+        column = F.col(name) if name in pairs.columns else F.lit(None)
+        return column.cast("string").alias(name)
 
     path = F.col("source_path")
     rows = pairs.where(F.col("key").isNotNull()) if "key" in pairs.columns else pairs
@@ -72,43 +75,43 @@ def samples(pairs: DataFrame) -> DataFrame:
 
 
 def tars_of(rows: DataFrame, folder: Path) -> tuple[dict[str, str], int]:
-    """tar -> its name below `folder`; and how many samples are in tars.
+    """tar -> its name below `folder`; and the number of samples in tars.
 
     Raises:
-        UsageError: the rows come from no tar, or a file of somebody else would be replaced.
+        UsageError: no row comes from a tar, or a file of another program would be replaced.
     """
     found = rows.groupBy("tar").count().collect()
-    inside = {row[0]: row[1] for row in found if row[0]}
-    if not inside:
+    rows_by_tar = {row[0]: row[1] for row in found if row[0]}
+    if not rows_by_tar:
         raise UsageError(
             "no row of --pairs comes from a tar (its source_path would be <name>.tar#<member>);"
             " upstream's score files belong to tars: ingest --source webdataset"
         )
-    stems = relative_stems(sorted(inside))
+    stems = relative_stems(sorted(rows_by_tar))
     for stem in stems.values():
         for task in TASKS.values():
             path = score_file(str(folder), stem, task)
             if path.exists() and not is_score_file(path):
                 raise UsageError(f"{path} was written by another program: name another --output")
-    return stems, sum(inside.values())
+    return stems, sum(rows_by_tar.values())
 
 
 def write(
     rows: DataFrame, numbers: DataFrame, stems: dict[str, str], folder: Path
 ) -> dict[str, Any]:
-    """Write the files; returns counts."""
+    """Write the files; return counts."""
     spark = rows.sparkSession
     names = F.broadcast(spark.createDataFrame(list(stems.items()), "tar string, stem string"))
     named = rows.join(names, "tar", "inner").join(numbers, list(PAIRS_KEYS), "left")
-    told = ("stem", "uid", "key", "url", "caption", "metadata", "member", *METRICS)
+    columns = ("stem", "uid", "key", "url", "caption", "metadata", "member", *METRICS)
     folder.mkdir(parents=True, exist_ok=True)
-    by_tar = named.select(*told).groupBy("stem")
+    by_tar = named.select(*columns).groupBy("stem")
     written = by_tar.applyInArrow(tar_writer(str(folder)), _WRITTEN).collect()
-    lost = [file for row in written for file in row["files"] if not Path(file).is_file()]
-    if lost:
+    missing = [file for row in written for file in row["files"] if not Path(file).is_file()]
+    if missing:
         raise UsageError(
-            f"{lost[0]} is not there as this machine sees it: executors have written to a disk of"
-            " their own; --output has to be a path that all machines share"
+            f"{missing[0]} does not exist on this machine: executors have written to their own"
+            " disks; --output has to be a path that all machines share"
         )
     return {
         "tars": len(written),

@@ -25,7 +25,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from udfs.signals import rows as signal_rows
 from udfs.signals.perceptual import MAX_DISTANCE
-from udfs.signals.rows import MEASURED, OF_CAPTIONS, OF_IMAGES, Wanted
+from udfs.signals.rows import PAIR_SIGNALS, CAPTION_SIGNALS, IMAGE_SIGNALS, SignalOptions
 from udfs.signals.shingles import MIN_SIMILARITY
 
 from ..core import job_runner
@@ -85,7 +85,7 @@ class SignalsConfig(JobConfig):
         default=0.8,
         ge=MIN_SIMILARITY,
         le=1,
-        description="near captions have at least this Jaccard similarity of their runs of 5 characters",
+        description="least Jaccard similarity of near captions, over runs of 5 characters",
     )
     uid_column: str = Field(default="uid", description="column with the pair's key")
     image_column: str = Field(default="image", description="column with the image's bytes")
@@ -100,23 +100,23 @@ class SignalsConfig(JobConfig):
             raise UsageError(f"--output {self.output} is the pairs table")
         return self
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SignalOptions:
         """What executors have to compute for each pair."""
-        return Wanted(frozenset(self.signal) & set(MEASURED), self.image_distance)
+        return SignalOptions(frozenset(self.signal) & set(PAIR_SIGNALS), self.image_distance)
 
 
-def measure(keyed: DataFrame, wanted: Wanted) -> DataFrame:
+def measure(keyed: DataFrame, wanted: SignalOptions) -> DataFrame:
     """The keys of `keyed` (pairs as `with_keys` returns them) and, if any signal is wanted, the
     columns of `udfs.signals.rows.SCHEMA`. Reads images only for signals that need them."""
     keys = [F.col(key) for key in PAIRS_KEYS]
     if not wanted.signals:
         return keyed.select(*keys)
     image = "image_path" if "image_path" in keyed.columns else "image"
-    inputs = [image] if wanted.any_of(OF_IMAGES) else []
-    inputs += ["caption"] if wanted.any_of(OF_CAPTIONS) else []
+    inputs = [image] if wanted.any_of(IMAGE_SIGNALS) else []
+    inputs += ["caption"] if wanted.any_of(CAPTION_SIGNALS) else []
     # As bytes: text that is not valid UTF-8 would fail the task on its way to Python.
     narrow = keyed.select(*keys, *(F.col(name).cast("binary").alias(name) for name in inputs))
-    measure_batches = partial(signal_rows.measure_batches, keys=PAIRS_KEYS, wanted=wanted)
+    measure_batches = partial(signal_rows.measure_batches, keys=PAIRS_KEYS, options=wanted)
     schema = T.StructType([T.StructField(key, T.StringType()) for key in PAIRS_KEYS])
     return narrow.mapInArrow(
         measure_batches, T.StructType([*schema, *from_arrow_schema(signal_rows.SCHEMA)])

@@ -98,8 +98,7 @@ def hamming_distance(a: Column, b: Column) -> Column:
 
 
 def groups(nodes: DataFrame, edges: DataFrame) -> DataFrame:
-    """The star of each node: `name`, `centre` (the `first` row of its centre), `copies` (rows in the
-    star).
+    """The star of each node: `name`, `centre` (the `first` row of its centre), `copies` (its rows).
 
     Runs Spark jobs: it counts the edges.
     """

@@ -1,4 +1,4 @@
-"""The evaluate job on real tables: every rated caption is accounted for, whatever they are."""
+"""The evaluate job on real tables: every rated caption is compared or counted."""
 
 import csv
 import hashlib
@@ -34,10 +34,10 @@ Evaluate = Callable[..., tuple[int, Row]]
 
 @pytest.fixture
 def evaluate(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> Evaluate:
-    """evaluate(*words) -> exit code and the line of JSON."""
+    """evaluate(*args) -> exit code and the line of JSON."""
 
-    def run(*words: object) -> tuple[int, Row]:
-        code = main([str(word) for word in words])
+    def run(*args: object) -> tuple[int, Row]:
+        code = main([str(arg) for arg in args])
         line: Row = json.loads(capsys.readouterr().out.splitlines()[-1])
         return code, line
 
@@ -74,8 +74,8 @@ def scored(row: Row, scorer: str, noise: float, **other: Any) -> Row:
 
 
 def failed(row: Row, scorer: str, status: str) -> Row:
-    nothing = dict.fromkeys([*METRICS, *(f"{m}_mode" for m in METRICS)])
-    return scored(row, scorer, 0) | nothing | {"status": status}
+    null_scores = dict.fromkeys([*METRICS, *(f"{m}_mode" for m in METRICS)])
+    return scored(row, scorer, 0) | null_scores | {"status": status}
 
 
 def write_jsonl(path: Path, rows: list[Row]) -> Path:
@@ -92,7 +92,7 @@ def write_csv(path: Path, rows: list[Row]) -> Path:
 
 
 def results(output: Path) -> dict[tuple[str, str, str, str], Row]:
-    """What evaluation.json has, by scorer, column, metric and kind."""
+    """The results in evaluation.json, by scorer, column, metric and kind."""
     document = json.loads((output / "evaluation.json").read_text())
     found = {
         (r["scorer"], r["score_column"], r["metric"], r["kind"]): r for r in document["results"]
@@ -108,13 +108,13 @@ def test_every_rated_caption_is_compared_or_counted(
     spark: SparkSession, evaluate: Evaluate, tmp_path: Path
 ) -> None:
     rows = rated()
-    ratings = [*rows, {"uid": None, "caption": "lost", "kind": "alt", "itm": 5}]
+    ratings = [*rows, {"uid": None, "caption": "no uid", "kind": "alt", "itm": 5}]
     ratings += [{"uid": "uid-none", "caption": "unknown", "kind": "alt", "itm": 50, "odf": 101}]
     ratings += [rows[0] | {"itm": rows[0]["itm"] + 2}]  # rated twice: the mean counts
     scores = [scored(row, "aaaa0000", 5) for row in rows[6:]]
     scores += [scored(rows[0] | {"caption": "another"}, "aaaa0000", 5)]
     scores += [failed(rows[3], "aaaa0000", "bad_image")]
-    scores += [failed(rows[6], "aaaa0000", "model_error")]  # an older try
+    scores += [failed(rows[6], "aaaa0000", "model_error")]  # an older attempt
     scores += [scored(rows[7], "aaaa0000", 90, scored_at=datetime(2024, 1, 1))]  # outdated
     scores += [scored(row, "bbbb0000", 40) for row in rows]
     delta.overwrite(spark.createDataFrame(scores, SCORES).repartition(5), str(tmp_path / "scores"))
@@ -133,7 +133,7 @@ def test_every_rated_caption_is_compared_or_counted(
     assert (uses["ratings"], uses["null_uid"], uses["out_of_range"]) == (4 * 93, 4, 1)
     assert (uses["no_rating"], uses["used"], uses["averaged"]) == (2, 4 * 91 + 1, 4)
     a, b, c = line["scorers"]
-    assert [one["scorer"] for one in (a, b, c)] == ["mine aaaa0000", "mine bbbb0000", "clip"]
+    assert [s["scorer"] for s in (a, b, c)] == ["mine aaaa0000", "mine bbbb0000", "clip"]
     assert a["without_scores"] == {"bad_image": 1, "not_in_scores": 1, "other_caption": 5}
     assert a["scored"] == 84
     assert a["several_rows"] == 2
@@ -143,7 +143,7 @@ def test_every_rated_caption_is_compared_or_counted(
     expected = {
         (s["scorer"], s["uid"], s["caption_sha"]): s for s in scores if s["itm"] is not None
     }
-    for row in rows[7:8]:  # two rows of scores: the newer
+    for row in rows[7:8]:  # has two rows of scores: the newer one counts
         new = scored(row, "aaaa0000", 5)
         expected["aaaa0000", new["uid"], new["caption_sha"]] = new
     for label, scorer in (("mine aaaa0000", "aaaa0000"), ("mine bbbb0000", "bbbb0000")):
@@ -177,16 +177,16 @@ def test_every_rated_caption_is_compared_or_counted(
         for i in (0, 1)
     )
     won = [(x > y) + (x == y) / 2 for x, y in zip(first, second, strict=True)]
-    assert 0.0 in first + second  # and so there may be ties, of scores cut off at 0
+    assert 0.0 in first + second  # so that there may be ties, of scores clipped to 0
     assert found["mine bbbb0000", "odf", "odf", "alt/altered"]["share"] == np.mean(won)
 
     table = delta.read(spark, str(tmp_path / "out" / "evaluation"))
     assert all(field.metadata["comment"] for field in table.schema)
-    kept = {(r["scorer"], r["score_column"], r["metric"], r["kind"]): r for r in table.collect()}
-    assert kept.keys() == found.keys()
+    stored = {(r["scorer"], r["score_column"], r["metric"], r["kind"]): r for r in table.collect()}
+    assert stored.keys() == found.keys()
     for key, row in found.items():
-        assert (kept[key]["n"], kept[key]["spearman"]) == (row["n"], row.get("spearman"))
-        assert len(kept[key]["calibration"] or []) == len(row.get("calibration", []))
+        assert (stored[key]["n"], stored[key]["spearman"]) == (row["n"], row.get("spearman"))
+        assert len(stored[key]["calibration"] or []) == len(row.get("calibration", []))
     text = (tmp_path / "out" / "evaluation.md").read_text()
     assert "| mine aaaa0000 | score " in text
     assert "1 bad_image, 1 not_in_scores, 5 other_caption" in text
@@ -217,9 +217,9 @@ def test_long_and_wide_ratings_are_the_same_in_any_format_and_order(
     spark.createDataFrame(shuffled).repartition(7).write.parquet(str(tmp_path / "long"))
     found = []
     for ratings in ("wide.jsonl", "long.csv", "long"):
-        span = () if ratings == "wide.jsonl" else ("--rating-low", 1, "--rating-high", 5)
-        words = ("--ratings", tmp_path / ratings, "--scores", tmp_path / "scores", *QUICK, *span)
-        code, line = evaluate(*words, "--output", tmp_path / ratings.replace(".", "-"))
+        scale = () if ratings == "wide.jsonl" else ("--rating-low", 1, "--rating-high", 5)
+        args = ("--ratings", tmp_path / ratings, "--scores", tmp_path / "scores", *QUICK, *scale)
+        code, line = evaluate(*args, "--output", tmp_path / ratings.replace(".", "-"))
         assert code == 0, line
         assert line["ratings_by_use"]["averaged"] == (
             0 if ratings == "wide.jsonl" else len(long) // 2
@@ -229,7 +229,7 @@ def test_long_and_wide_ratings_are_the_same_in_any_format_and_order(
 
 
 def test_tables_without_captions(spark: SparkSession, evaluate: Evaluate, tmp_path: Path) -> None:
-    """Where one side does not tell captions apart, the uid alone says what belongs together."""
+    """If one table has no captions, rows are matched by uid alone."""
     rows = rated(20)
     plain = [{"uid": r["uid"], "itm": r["itm"]} for r in rows[::3]]  # one caption a uid
     spark.createDataFrame(plain).write.parquet(str(tmp_path / "plain"))
@@ -240,13 +240,13 @@ def test_tables_without_captions(spark: SparkSession, evaluate: Evaluate, tmp_pa
     output = ("--output", tmp_path / "out", *QUICK)
 
     ratings = write_csv(tmp_path / "ratings.csv", plain)
-    words = ("--ratings", ratings, *output, "--scores", tmp_path / "plain")
-    code, line = evaluate(*words, "--scores", tmp_path / "captioned", "--limit", 15)
+    args = ("--ratings", ratings, *output, "--scores", tmp_path / "plain")
+    code, line = evaluate(*args, "--scores", tmp_path / "captioned", "--limit", 15)
     assert code == 0, line
     same, other = line["scorers"]
     assert (same["scored"], same["spearman"]) == (15, {"itm score": 1.0})
     assert other["without_scores"] in ({}, {"several_captions": 1})
-    code, line = evaluate(*words, "--scores", tmp_path / "captioned", "--dry-run")
+    code, line = evaluate(*args, "--scores", tmp_path / "captioned", "--dry-run")
     assert line["scorers"][1]["without_scores"] == {"several_captions": 1}
 
     ratings = write_csv(tmp_path / "unrated.csv", unrated)
@@ -263,7 +263,7 @@ def test_tables_without_captions(spark: SparkSession, evaluate: Evaluate, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         (["--signal", "itm=clip_scor"], "no column clip_scor; did you mean clip_score?"),
         (["--signal", "imt=clip_score"], "no metric imt; did you mean itm?"),
@@ -281,8 +281,8 @@ def test_bad_usage_names_the_nearest_and_writes_nothing(
     evaluate: Evaluate,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
-    said: str,
+    args: list[str],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows = rated(2)
@@ -292,8 +292,8 @@ def test_bad_usage_names_the_nearest_and_writes_nothing(
     write_csv(tmp_path / "bare.csv", [{"uid": "a", "item": 1}])
     output = tmp_path / "out"
     code, line = evaluate(
-        "--ratings", ratings, "--scores", scores, "--output", output, *QUICK, *words
+        "--ratings", ratings, "--scores", scores, "--output", output, *QUICK, *args
     )
     assert code == 2, line
-    assert said in line["error"]
+    assert message in line["error"]
     assert not output.exists()

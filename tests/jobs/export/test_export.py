@@ -1,4 +1,4 @@
-"""The export job on real tables: every format read back by the program that it is for."""
+"""The export job on real tables: every format is read back by the program that it is for."""
 
 import hashlib
 import io
@@ -36,8 +36,8 @@ SELECTION = (
 
 
 @dataclass(frozen=True)
-class World:
-    """Pairs of two tars, one of them twice; their scores; a selection of some."""
+class Tables:
+    """Pairs of three tars, with one pair twice; their scores; a selection of some of them."""
 
     folder: Path
     pairs: str
@@ -59,18 +59,18 @@ def make_tar(path: Path, numbers: range) -> dict[str, bytes]:
         for number in numbers:
             image = encoded(picture(20 + number, 20, number), ("JPEG", "PNG", "WEBP")[number % 3])
             images[uid(number)] = image
-            about = {"uid": uid(number), "url": f"https://x/{number}", "width": 20 + number}
+            fields = {"uid": uid(number), "url": f"https://x/{number}", "width": 20 + number}
             members = {"jpg": image, "txt": f"caption {number}".encode()}
-            for ending, data in (members | {"json": json.dumps(about).encode()}).items():
-                member = tarfile.TarInfo(f"{number:09d}.{ending}")
+            for suffix, data in (members | {"json": json.dumps(fields).encode()}).items():
+                member = tarfile.TarInfo(f"{number:09d}.{suffix}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return images
 
 
 @pytest.fixture(scope="module")
-def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("world")
+def tables(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    folder = tmp_path_factory.mktemp("tables")
     (folder / "tars").mkdir()
     images = make_tar(folder / "tars/00000000.tar", range(8))
     images |= make_tar(folder / "tars/00000001.tar", range(8, 14))
@@ -85,48 +85,53 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Worl
         copy = int(row["uid"] in seen)
         seen.add(row["uid"])
         status = "duplicate_uid" if copy else "bad_image" if number == 4 else "ok"
-        fine = status == "ok"
-        four = [float(number + n) if fine else None for n in range(4)]
+        is_scored = status == "ok"
+        numbers = [float(number + n) if is_scored else None for n in range(4)]
         keys = {name: row[name] for name in PAIRS_KEYS}
         keys |= {"copy": copy, "scorer": "s1", "status": status}
-        keys |= dict(zip(METRICS, four, strict=True))
+        keys |= dict(zip(METRICS, numbers, strict=True))
         modes = {
-            f"{m}_mode": None if x is None else int(x) for m, x in zip(METRICS, four, strict=True)
+            f"{m}_mode": None if x is None else int(x)
+            for m, x in zip(METRICS, numbers, strict=True)
         }
         scored.append(keys | modes)
-        keep = fine and repetitions[row["uid"]] > 0
-        fate: dict[str, Any] = {"keep": keep, "repetitions": repetitions[row["uid"]] if keep else 0}
-        fate |= {"first_failed_rule": None if keep else "r", "rules": {"r": keep}}
-        selected.append(keys | fate | {"clip_score": float("nan") if number == 1 else 0.5})
-    # pairs that are gone: kept once, and no longer in the pairs table
-    lost = selected[0] | {"uid": "0" * 32, "keep": True, "repetitions": 2, "copy": 0}
+        keep = is_scored and repetitions[row["uid"]] > 0
+        verdict: dict[str, Any] = {
+            "keep": keep,
+            "repetitions": repetitions[row["uid"]] if keep else 0,
+        }
+        verdict |= {"first_failed_rule": None if keep else "r", "rules": {"r": keep}}
+        selected.append(keys | verdict | {"clip_score": float("nan") if number == 1 else 0.5})
+    # a kept pair that is no longer in the pairs table
+    deleted = selected[0] | {"uid": "0" * 32, "keep": True, "repetitions": 2, "copy": 0}
     for rows, ref, schema in (
         ([*scored, scored[0] | {"scorer": "s2"}], scores, SCORES_TABLE),
-        ([*selected, lost], selection, SELECTION),
+        ([*selected, deleted], selection, SELECTION),
     ):
         names = [field.name for field in spark.createDataFrame([], schema).schema]
         values = [tuple(row.get(name) for name in names) for row in rows]
         delta.overwrite(spark.createDataFrame(values, schema), ref)
-    kept = {u: times for u, times in repetitions.items() if times}
-    return World(folder, pairs, scores, selection, images, kept)
+    kept_repetitions = {u: times for u, times in repetitions.items() if times}
+    return Tables(folder, pairs, scores, selection, images, kept_repetitions)
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
+def printed(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
+    """The line of JSON, and what is on stderr."""
     out, err = capsys.readouterr()
     summary: dict[str, Any] = json.loads(out.splitlines()[-1])
     return summary, err
 
 
-def test_uids(world: World, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
-    path = world.folder / "uids.npy"
-    argv = ["--format", "uids", "--selection", world.selection, "--output", str(path)]
+def test_uids(tables: Tables, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tables.folder / "uids.npy"
+    argv = ["--format", "uids", "--selection", tables.selection, "--output", str(path)]
     assert main([*argv, "--dry-run"]) == 0
     assert not path.exists()
-    for pairs in ([], ["--pairs", world.pairs]):
-        expected = dict(world.repetitions) | ({} if pairs else {"0" * 32: 2})
+    for pairs in ([], ["--pairs", tables.pairs]):
+        expected = dict(tables.repetitions) | ({} if pairs else {"0" * 32: 2})
         for _ in range(2):
             assert main([*argv, *pairs]) == 0
-        summary, _ = said(capsys)
+        summary, _ = printed(capsys)
         subset = np.load(path, mmap_mode="r")
         assert subset.dtype == np.dtype("u8,u8")
         numbers = [int(f0) << 64 | int(f1) for f0, f1 in subset.tolist()]
@@ -135,23 +140,23 @@ def test_uids(world: World, spark: SparkSession, capsys: pytest.CaptureFixture[s
         assert summary["uids"] == summary["repetitions"] == len(wanted)
 
     before = path.read_bytes()
-    odd = str(world.folder / "odd")
-    frame = delta.read(spark, world.selection)
-    delta.overwrite(frame.withColumn("uid", F.concat("uid", F.lit("-"))), odd)
-    text = world.folder / "text"
+    bad_uids = str(tables.folder / "bad_uids")
+    frame = delta.read(spark, tables.selection)
+    delta.overwrite(frame.withColumn("uid", F.concat("uid", F.lit("-"))), bad_uids)
+    text = tables.folder / "text"
     text.write_text("mine")
-    selection = ["--selection", world.selection]
+    selection = ["--selection", tables.selection]
     for wrong, message in (
-        (["--selection", odd], "11 of 11 kept uids are not 32 hexadecimal digits"),
+        (["--selection", bad_uids], "11 of 11 kept uids are not 32 hexadecimal digits"),
         (["--output", str(text)], "a file of another kind"),
-        (["--output", str(world.folder)], "is a folder: name a file"),
+        (["--output", str(tables.folder)], "is a folder: name a file"),
         (["--output", "s3://bucket/uids.npy"], "where the store is mounted"),
-        (["--selection", world.pairs], "is not a selection table"),
+        (["--selection", tables.pairs], "is not a selection table"),
         (["--limit", "3"], "export takes no --limit"),
         (["--format", "webdataset"], "--format webdataset needs --pairs"),
     ):
         assert main(["--format", "uids", *selection, "--output", str(path), *wrong]) == 2
-        summary, err = said(capsys)
+        summary, err = printed(capsys)
         assert message in err
         assert "Traceback" not in err
         assert summary["status"] == "usage_error"
@@ -163,12 +168,14 @@ def tars_in(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
 
 
-def test_webdataset(world: World, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = world.folder / "shards"
-    argv = ["--format", "webdataset", "--selection", world.selection, "--pairs", world.pairs]
+def test_webdataset(
+    tables: Tables, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tables.folder / "shards"
+    argv = ["--format", "webdataset", "--selection", tables.selection, "--pairs", tables.pairs]
     assert main([*argv, "--output", str(folder), "--shard-rows", "5"]) == 0
-    summary, _ = said(capsys)
-    total = sum(world.repetitions.values())
+    summary, _ = printed(capsys)
+    total = sum(tables.repetitions.values())
     assert (summary["samples"], summary["rows"], summary["kept_without_pair"]) == (total, total, 1)
     manifest = json.loads((folder / "manifest.json").read_text())
     first = tars_in(folder)
@@ -178,27 +185,27 @@ def test_webdataset(world: World, spark: SparkSession, capsys: pytest.CaptureFix
     }
 
     samples = list(webdataset.WebDataset([str(folder / n) for n in first], shardshuffle=False))
-    about = [json.loads(sample["json"]) for sample in samples]
-    assert Counter(a["uid"] for a in about) == Counter(world.repetitions)
-    for sample, one in zip(samples, about, strict=True):
+    records = [json.loads(sample["json"]) for sample in samples]
+    assert Counter(a["uid"] for a in records) == Counter(tables.repetitions)
+    for sample, record in zip(samples, records, strict=True):
         images = [sample[kind] for kind in ("jpg", "png", "webp") if kind in sample]
-        assert images == [world.images[one["uid"]]]
-        assert sample["txt"].decode() == one["caption"] == f"caption {int(one['itm'])}"
-        assert one["url"] == f"https://x/{int(one['itm'])}"
-        assert one["width"] == 20 + int(one["itm"])
-        assert one["clip_score"] in (0.5, None)
-    order = spark.createDataFrame([(a["uid"], a["repetition"]) for a in about], "u string, r int")
+        assert images == [tables.images[record["uid"]]]
+        assert sample["txt"].decode() == record["caption"] == f"caption {int(record['itm'])}"
+        assert record["url"] == f"https://x/{int(record['itm'])}"
+        assert record["width"] == 20 + int(record["itm"])
+        assert record["clip_score"] in (0.5, None)
+    order = spark.createDataFrame([(a["uid"], a["repetition"]) for a in records], "u string, r int")
     hashes = [row[0] % 2**64 for row in order.select(F.xxhash64("u", "r")).collect()]
     assert hashes == sorted(hashes)
     sizes = [json.loads(p.read_text())["successes"] for p in sorted(folder.glob("*_stats.json"))]
     assert sizes == [5] * (total // 5) + [total % 5] * bool(total % 5)
     back = ingest.IngestConfig.model_validate(
-        {"source": "webdataset", "input": str(folder), "output": str(world.folder / "back")}
+        {"source": "webdataset", "input": str(folder), "output": str(tables.folder / "back")}
     )
-    told = ingest.run(spark, back)
-    assert (told["rows"], told["read_errors"], told["rows_without_image"]) == (total, 0, 0)
+    summary = ingest.run(spark, back)
+    assert (summary["rows"], summary["read_errors"], summary["rows_without_image"]) == (total, 0, 0)
 
-    # A run that was killed: one shard is missing, one is broken off, a part is left over.
+    # A run that was killed: one shard is missing, one is truncated, a temporary file is left over.
     stamps = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
     (folder / "00000001_stats.json").unlink()
     (folder / "00000002.tar").write_bytes(first["00000002.tar"][:700])
@@ -206,16 +213,16 @@ def test_webdataset(world: World, spark: SparkSession, capsys: pytest.CaptureFix
     assert main([*argv, "--output", str(folder), "--shard-rows", "5"]) == 0
     assert tars_in(folder) == first
     assert not list(folder.glob(".*"))
-    again = {
+    rewritten = {
         path.name for path in folder.glob("*.tar") if path.stat().st_mtime_ns != stamps[path.name]
     }
-    assert again == {"00000001.tar", "00000002.tar"}
+    assert rewritten == {"00000001.tar", "00000002.tar"}
 
     # The same rows in other partitions and order are the same shards; larger ones replace them.
-    moved = [str(world.folder / name) for name in ("pairs2", "selection2")]
-    for ref, new in zip((world.pairs, world.selection), moved, strict=True):
+    moved = [str(tables.folder / name) for name in ("pairs2", "selection2")]
+    for ref, new in zip((tables.pairs, tables.selection), moved, strict=True):
         delta.overwrite(delta.read(spark, ref).repartition(3, F.rand(1)), new)
-    other = world.folder / "other"
+    other = tables.folder / "other"
     moved_argv = ["--format", "webdataset", "--pairs", moved[0], "--selection", moved[1]]
     assert main([*moved_argv, "--output", str(other), "--shard-rows", "5"]) == 0
     assert tars_in(other) == first
@@ -224,44 +231,49 @@ def test_webdataset(world: World, spark: SparkSession, capsys: pytest.CaptureFix
         *("00000000.parquet", "00000000.tar", "00000000_stats.json", "manifest.json"),
     ]
     capsys.readouterr()
-    assert main([*argv, "--output", str(world.folder)]) == 2
-    assert "holds something else" in said(capsys)[1]
+    assert main([*argv, "--output", str(tables.folder)]) == 2
+    assert "has files but no manifest.json" in printed(capsys)[1]
 
 
-def test_parquet_scores_and_delta(world: World, spark: SparkSession) -> None:
-    tables_given = {"selection": world.selection, "pairs": world.pairs}
-    folder = world.folder / "parquet"
-    config = {"format": "parquet", "output": str(folder), "shard_rows": 6, **tables_given}
+def test_parquet_scores_and_delta(tables: Tables, spark: SparkSession) -> None:
+    inputs = {"selection": tables.selection, "pairs": tables.pairs}
+    folder = tables.folder / "parquet"
+    config = {"format": "parquet", "output": str(folder), "shard_rows": 6, **inputs}
     run(spark, ExportConfig.model_validate(config))
-    cache = str(world.folder / "cache")
+    cache = str(tables.folder / "cache")
     train = datasets.load_dataset(str(folder), cache_dir=cache, split="train")
     assert isinstance(train.features["image"], datasets.Image)
     assert train.features["itm"].dtype == "float32"
-    assert Counter(train["uid"]) == Counter(world.repetitions)
+    assert Counter(train["uid"]) == Counter(tables.repetitions)
     number = int(train[0]["itm"])
     assert train[0]["image"].size == (20 + number, 20)
     raw = train.cast_column("image", datasets.Image(decode=False))
-    assert [r["bytes"] for r in raw["image"]] == [world.images[u] for u in train["uid"]]
+    assert [r["bytes"] for r in raw["image"]] == [tables.images[u] for u in train["uid"]]
 
-    scores = world.folder / "upstream"
-    config = {"format": "upstream-parquet", "scores": world.scores, "pairs": world.pairs}
+    scores = tables.folder / "upstream"
+    config = {"format": "upstream-parquet", "scores": tables.scores, "pairs": tables.pairs}
     config |= {"output": str(scores), "scorer": "s1"}
-    told = run(spark, ExportConfig.model_validate(config))
-    assert (told["tars"], told["files"], told["rows"], told["scored"]) == (3, 12, 15, 14)
+    summary = run(spark, ExportConfig.model_validate(config))
+    assert (summary["tars"], summary["files"], summary["rows"], summary["scored"]) == (
+        3,
+        12,
+        15,
+        14,
+    )
     names = {f"{tar:08d}_{task}.parquet" for tar in range(3) for task in TASKS.values()}
     assert {path.name for path in scores.iterdir()} == names
     frame = pd.read_parquet(scores / "00000000_object_detail_fulfillment.parquet")
     assert frame["uid"].tolist() == [uid(n) for n in range(8)]
     assert frame["width"].tolist() == [20 + n for n in range(8)]
-    answers = [None if n == 4 else str(n + 1) for n in range(8)]
-    assert frame["object_detail_fulfillment_score"].tolist() == answers
-    for wrong in ({"scorer": None}, {"scorer": "s3"}, {"pairs": world.selection}):
+    expected = [None if n == 4 else str(n + 1) for n in range(8)]
+    assert frame["object_detail_fulfillment_score"].tolist() == expected
+    for wrong in ({"scorer": None}, {"scorer": "s3"}, {"pairs": tables.selection}):
         assert main([w for k, v in (config | wrong).items() if v for w in (f"--{k}", str(v))]) == 2
 
-    output = str(world.folder / "kept")
-    config = {"format": "delta", "output": output, **tables_given}
-    assert run(spark, ExportConfig.model_validate(config))["rows"] == len(world.repetitions)
-    kept = delta.read(spark, output).select("uid", "image").collect()
-    assert {row["uid"]: bytes(row["image"]) for row in kept} == {
-        u: world.images[u] for u in world.repetitions
+    output = str(tables.folder / "kept")
+    config = {"format": "delta", "output": output, **inputs}
+    assert run(spark, ExportConfig.model_validate(config))["rows"] == len(tables.repetitions)
+    exported_pairs = delta.read(spark, output).select("uid", "image").collect()
+    assert {row["uid"]: bytes(row["image"]) for row in exported_pairs} == {
+        u: tables.images[u] for u in tables.repetitions
     }
