@@ -5,11 +5,11 @@
     mlm-filter filter --scores S --signals clip=CLIP --what-if "a: itm >= 66" \
                       --what-if "b: top 30% of 0.6*rank(itm) + 0.4*rank(clip_score)"
 
-The selection has one row for each row of the scores table, with what each rule said about it;
-``rules/rule.py`` gives the language, ``rules/apply.py`` its exact meaning,
+The selection has one row for each row of the scores table, with the verdict of each rule.
+``rules/rule.py`` describes the language, ``rules/apply.py`` its exact meaning,
 ``filter/joined_signals.py`` what can be joined. Filtered pairs are the rows of the pairs table that
-are kept, each once, with their scores. A rerun replaces both tables. With `--what-if` rules are
-compared, and nothing is written.
+are kept, each once, with their scores. A rerun replaces both tables. With `--what-if` the job
+compares rules and writes nothing.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ from udfs.core.metrics import METRICS
 
 from ..core import job_runner
 from ..core.errors import UsageError
-from ..rules.apply import answer, judge
-from ..rules.column_types import SCORES, Place
+from ..rules.apply import compute_statistics, judge
+from ..rules.column_types import SCORES, NamedColumn
 from ..rules.rule import Repetition, Rule, global_parts, signals
 from ..rules.syntax_tree import AllOf, AnyOf
 from ..tables import delta
@@ -34,53 +34,51 @@ from ..tables.filtered_pairs import write_filtered
 from ..tables.pairs import PAIRS_KEYS, with_keys
 from ..tables.scores import KEYS
 from . import joined_signals, what_if
-from .funnel import count_fates, funnel, thresholds
+from .funnel import count_verdicts, funnel, thresholds
 from .joined_signals import SignalTable
 from .selection import selection_of
-from .settings import FilterConfig as FilterConfig
+from .settings import FilterConfig
 
-_NEEDED = (*KEYS, "scorer", *METRICS, "status", "reason", "scored_at")
-
-
-_WRITTEN = ("uid", "keep", "first_failed_rule")
+_SCORES_COLUMNS = (*KEYS, "scorer", *METRICS, "status", "reason", "scored_at")
+_SELECTION_COLUMNS = ("uid", "keep", "first_failed_rule")
 
 
 def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
     """Judge every row of the scores table; write the selection and the filtered pairs."""
     version = delta.version(spark, config.scores)  # several passes must see the same rows
     scores = delta.read(spark, config.scores, version)
-    _require(config.scores, scores, _NEEDED, "a scores table")
+    _require(config.scores, scores, _SCORES_COLUMNS, "a scores table")
     pairs = _latest(spark, config.pairs) if config.pairs else None
-    keyed = None if pairs is None else _keyed(pairs, config)
+    keyed = None if pairs is None else _with_keys(pairs, config)
     joins = [joined_signals.load(spark, source, scores.columns) for source in config.sources()]
     if keyed is not None and config.pairs:
-        joins.append(joined_signals.of_pairs(keyed, config.pairs))
+        joins.append(joined_signals.pairs_table(keyed, config.pairs))
     rules, repetitions = bind(config, scores, joins)
-    for ref, columns in ((config.selection, _WRITTEN), (config.output, METRICS)):
+    for ref, columns in ((config.selection, _SELECTION_COLUMNS), (config.output, METRICS)):
         if ref and not config.what_if:
             _check_replaceable(spark, ref, columns)
     scorer = choose_scorer(scores, config.scores, config.scorer)
     summary: dict[str, Any] = {"scores": config.scores, "scores_version": version, "scorer": scorer}
 
-    with ExitStack() as held:
+    with ExitStack() as cleanup:
         of_scorer = scores.where(F.col("scorer").eqNullSafe(F.lit(scorer)))
-        own = _own(of_scorer, [*rules, *repetitions])
-        frame, summary["signals"] = _with_signals(own, joins, [*rules, *repetitions], held)
-        for line in joined_signals.shown(summary["signals"]):
+        unjoined = _own_columns(of_scorer, [*rules, *repetitions])
+        frame, summary["signals"] = _with_signals(unjoined, joins, [*rules, *repetitions], cleanup)
+        for line in joined_signals.report_lines(summary["signals"]):
             job_runner.say(line)
-        frame, answers = answer(frame, [*rules, *repetitions], own)
-        held.callback(answers.release)
-        summary["thresholds"] = thresholds(rules, answers)
+        frame, statistics = compute_statistics(frame, [*rules, *repetitions], unjoined)
+        cleanup.callback(statistics.release)
+        summary["thresholds"] = thresholds(rules, statistics)
         if config.what_if:
-            found = what_if.compared(rules, what_if.regions(frame, rules, answers))
-            job_runner.say("\n".join(what_if.told(found)))
-            return summary | {"what_if": found}
-        judged = judge(frame, rules, answers, config.combine, repetitions)
+            comparison = what_if.compare(rules, what_if.regions(frame, rules, statistics))
+            job_runner.say("\n".join(what_if.report_lines(comparison)))
+            return summary | {"what_if": comparison}
+        judged = judge(frame, rules, statistics, config.combine, repetitions)
         selection = selection_of(judged, [*rules, *repetitions])
         if config.selection and not config.dry_run:
             delta.overwrite(selection, config.selection, skipping=PAIRS_KEYS)
             selection = _latest(spark, config.selection)
-        summary |= count_fates(selection, rules)
+        summary |= count_verdicts(selection, rules)
     job_runner.say(
         "\n".join(funnel(summary, config.combine)) + (": dry run" if config.dry_run else "")
     )
@@ -88,50 +86,51 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
         return summary | {"dry_run": True}
     summary["selection"] = config.selection
     if pairs is not None and keyed is not None and config.output:
-        times = bool(repetitions)
-        kept, output = summary["kept"], config.output
-        written = write_filtered(keyed, pairs.columns, selection, kept, output, times)
-        without = kept - written
-        lost = f"; {without:,} kept rows are not in {config.pairs} (any more)" if without else ""
-        job_runner.say(f"{output}: {written:,} pairs{lost}")
-        summary |= {"output": output, "output_rows": written, "kept_without_pair": without}
+        kept_count, output = summary["kept"], config.output
+        written = write_filtered(
+            keyed, pairs.columns, selection, kept_count, output, with_repetitions=bool(repetitions)
+        )
+        missing = kept_count - written
+        note = f"; {missing:,} kept rows are not or no longer in {config.pairs}" if missing else ""
+        job_runner.say(f"{output}: {written:,} pairs{note}")
+        summary |= {"output": output, "output_rows": written, "kept_without_pair": missing}
     return summary
 
 
 def bind(
     config: FilterConfig, scores: DataFrame, joins: Sequence[SignalTable]
 ) -> tuple[list[Rule], list[Repetition]]:
-    """The rules of a run, or those to compare, and the repetitions, on the tables' columns.
+    """The rules of a run, or those to compare, and the repetitions, bound to the tables' columns.
 
-    With `--what-if`, the rules proper count as one more, called `rules`.
+    With `--what-if`, the configured rules together count as one more rule, called `rules`.
 
     Raises:
-        UsageError: a rule names a column that is not there, or does not fit where it stands.
+        UsageError: a rule names a column that does not exist or has a type that does not fit.
     """
-    places = joined_signals.places_of(scores, SCORES)
-    places += [place for join in joins for place in join.places]
+    columns = joined_signals.named_columns(scores, SCORES)
+    columns += [place for join in joins for place in join.columns]
     if config.scorer is not None:
         scores = scores.where(F.col("scorer") == config.scorer)
     frames = {SCORES: scores} | {join.source.name: join.frame for join in joins}
 
-    def filled(candidates: Sequence[Place]) -> list[Place]:
+    def select_filled(candidates: Sequence[NamedColumn]) -> list[NamedColumn]:
         counts = [frames[p.table].agg(F.count(quoted(p.name))).collect() for p in candidates]
         return [p for p, ((count,),) in zip(candidates, counts, strict=True) if count]
 
-    rules = [rule.on_columns(places, filled) for rule in config.parsed_rules()]
-    repetitions = [each.on_columns(places, filled) for each in config.parsed_repetitions()]
+    rules = [rule.on_columns(columns, select_filled) for rule in config.parsed_rules()]
+    repetitions = [each.on_columns(columns, select_filled) for each in config.parsed_repetitions()]
     if config.what_if:
-        compared = [rule.on_columns(places, filled) for rule in config.parsed_what_ifs()]
+        compared = [rule.on_columns(columns, select_filled) for rule in config.parsed_what_ifs()]
         if rules and all(rule.name != "rules" for rule in compared):
             conditions = tuple(rule.condition for rule in rules)
-            whole = AllOf(conditions) if config.combine == "and" else AnyOf(conditions)
-            compared.append(Rule("rules", whole if len(rules) > 1 else conditions[0], ""))
+            combined = AllOf(conditions) if config.combine == "and" else AnyOf(conditions)
+            compared.append(Rule("rules", combined if len(rules) > 1 else conditions[0], ""))
         return compared, []
     return rules, repetitions
 
 
-def _own(scores: DataFrame, rules: Sequence[Rule | Repetition]) -> DataFrame:
-    """The scores' own columns that are needed."""
+def _own_columns(scores: DataFrame, rules: Sequence[Rule | Repetition]) -> DataFrame:
+    """The columns of the scores table itself that are needed."""
     used = signals([tree for rule in rules for tree in rule.trees()])
     own = [signal.name for signal in used if signal.table is None]
     names = [*KEYS, "scorer", "status", "reason", *METRICS]
@@ -142,27 +141,27 @@ def _with_signals(
     frame: DataFrame,
     joins: Sequence[SignalTable],
     rules: Sequence[Rule | Repetition],
-    held: ExitStack,
+    cleanup: ExitStack,
 ) -> tuple[DataFrame, list[dict[str, Any]]]:
-    """Scores (``frame``) with the columns of other tables that rules use; what the joins lost."""
+    """Scores (``frame``) with the columns of other tables that rules use; counts of each join."""
     trees = [tree for rule in rules for tree in rule.trees()]
     used = signals(trees)
-    lost = []
+    summaries = []
     for join in joins:
         columns = [signal.name for signal in used if signal.table == join.source.name]
         if columns:
-            frame, told = joined_signals.joined(frame, join, columns)
-            lost.append(told)
+            frame, join_summary = joined_signals.join(frame, join, columns)
+            summaries.append(join_summary)
         elif not join.is_pairs:
-            job_runner.say(f"{join.source.name}: no rule uses a column of it")
+            job_runner.say(f"{join.source.name}: no rule uses its columns")
     joined = {signal for signal in used if signal.table is not None}
-    if joined & set(signals(list(global_parts(trees)))):  # else each pass would join anew
+    if joined & set(signals(list(global_parts(trees)))):  # or each pass would repeat the join
         frame = frame.persist(StorageLevel.DISK_ONLY)
-        held.callback(frame.unpersist)
-    return frame, lost
+        cleanup.callback(frame.unpersist)
+    return frame, summaries
 
 
-def _keyed(pairs: DataFrame, config: FilterConfig) -> DataFrame:
+def _with_keys(pairs: DataFrame, config: FilterConfig) -> DataFrame:
     return with_keys(
         pairs,
         config.uid_column,
@@ -176,9 +175,9 @@ def choose_scorer(scores: DataFrame, ref: str, wanted: str | None) -> str | None
     """The scorer whose rows are judged: ``wanted``, or the only one (None for an empty table).
 
     Raises:
-        UsageError: there is a choice, or no such scorer; it lists what there is.
+        UsageError: there are several scorers, or none called ``wanted``; it lists all there are.
     """
-    # a dual encoder gives this, an MLM does not; tables of earlier versions lack the column
+    # Dual encoders give a clip_score, MLMs do not; tables of earlier versions lack the column.
     cosines = F.count("clip_score") if "clip_score" in scores.columns else F.lit(0)
     found = (
         scores.groupBy("scorer")
@@ -196,24 +195,24 @@ def choose_scorer(scores: DataFrame, ref: str, wanted: str | None) -> str | None
     if wanted is not None and wanted in names:
         return wanted
     listed = ", ".join(
-        f"{name} ({rows:,} rows{' with clip_score' if cosines else ''}, {a} to {b})"
-        for name, rows, a, b, cosines in found
+        f"{name} ({rows:,} rows{' with clip_score' if cosines else ''}, {first} to {last})"
+        for name, rows, first, last, cosines in found
     )
     if wanted is None:
-        raise UsageError(f"{ref} has several scorers; choose one by --scorer: {listed}")
+        raise UsageError(f"{ref} has several scorers; choose one with --scorer: {listed}")
     raise UsageError(f"{ref} has no scores of scorer {wanted}; it has {listed or 'no rows'}")
 
 
 def _latest(spark: SparkSession, ref: str) -> DataFrame:
-    """A table pinned to its version of now."""
+    """A table pinned to its latest version."""
     return delta.read(spark, ref, delta.version(spark, ref))
 
 
-def _require(ref: str, df: DataFrame, columns: Sequence[str], what: str) -> None:
+def _require(ref: str, df: DataFrame, columns: Sequence[str], table_kind: str) -> None:
     missing = [name for name in columns if name not in df.columns]
     if missing:
         raise UsageError(
-            f"{ref} is not {what}: it has no column {', '.join(missing)}"
+            f"{ref} is not {table_kind}: it has no column {', '.join(missing)}"
             f" among {', '.join(df.columns)}"
         )
 

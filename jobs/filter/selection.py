@@ -1,4 +1,4 @@
-"""The rows of a selection table: a verdict on each row of scores, and the signals that decided."""
+"""Makes the rows of a selection table: the verdict on each scores row, and the signals used."""
 
 from collections.abc import Sequence
 
@@ -13,36 +13,36 @@ from ..tables.selection import COLUMNS, COMMENTS
 
 
 def signal_columns(rules: Sequence[Rule | Repetition]) -> dict[str, Signal]:
-    """The other signals that rules (bound) use, and how the selection calls them.
+    """Column name in the selection -> signal, for the other signals that (bound) rules use.
 
-    As their table does; ``table_column`` where that name is taken, by a column of every selection
-    or by a signal that came before.
+    The name is that of the column in its table, or ``table_column`` if that is taken by a column of
+    every selection or by an earlier signal.
     """
-    named: dict[str, Signal] = {}
+    signal_by_name: dict[str, Signal] = {}
     taken = {name.lower() for name in COLUMNS}
     used = signals([tree for rule in rules for tree in rule.trees()])
     for signal in sorted(used, key=lambda each: each.table is not None):  # the scores' own first
         if signal.table is None and signal.name in COLUMNS:
             continue
-        short = signal.name.lower() in taken and signal.table
-        name = f"{signal.table}_{signal.name}" if short else signal.name
+        needs_table = signal.name.lower() in taken and signal.table
+        name = f"{signal.table}_{signal.name}" if needs_table else signal.name
         name = delta.free_name(name, taken)
         taken.add(name.lower())
-        named[name] = signal
-    return named
+        signal_by_name[name] = signal
+    return signal_by_name
 
 
 def selection_of(judged: DataFrame, rules: Sequence[Rule | Repetition]) -> DataFrame:
-    """The columns of a selection table: key, verdict, the four scores, what else the rules used."""
-    others = signal_columns(rules)
-    comments = dict.fromkeys(others, "a signal that the rules used")
+    """The columns of a selection table: key, verdict, the four scores, other signals used."""
+    used = signal_columns(rules)
+    comments = dict.fromkeys(used, "a signal that the rules used")
     for field in judged.schema:
-        for name, signal in others.items():
+        for name, signal in used.items():
             if field.name == signal.column and "comment" in field.metadata:
                 comments[name] = field.metadata["comment"]
     columns = [
         F.col(delta.quoted(signal.column or signal.name)).alias(name)
-        for name, signal in others.items()
+        for name, signal in used.items()
     ]
     selected = delta.storable(judged.select(*COLUMNS, *columns))
     fields = [

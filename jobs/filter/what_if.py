@@ -1,7 +1,7 @@
-"""What rules would keep, side by side: counts, overlaps, and rows by their exact combination.
+"""Compares what several rules would keep: counts, overlaps, and rows by exact combination.
 
-All of it comes from one pass over the table, which counts the rows of each combination (a region of
-a Venn diagram); the rest is sums of these.
+One pass over the table counts the rows of each combination (a region of a Venn diagram); the other
+figures are sums of these counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,41 +13,42 @@ from pyspark.sql import functions as F
 
 from ..rules.apply import holds
 from ..rules.rule import Rule
-from ..rules.table_statistics import Answers, takes_part
-from .funnel import columns_of
+from ..rules.table_statistics import TableStatistics, is_scored
+from .funnel import aligned_lines
 
-SHOWN_REGIONS = 20
+MOST_REGIONS = 20  # to print
 
 
-def regions(frame: DataFrame, rules: Sequence[Rule], answers: Answers) -> dict[int, int]:
-    """How many scored rows pass just these rules and no others. One Spark job.
+def regions(frame: DataFrame, rules: Sequence[Rule], statistics: TableStatistics) -> dict[int, int]:
+    """Count the scored rows of each combination of rules passed. One Spark job.
 
     Returns:
-        rows by combination: bit n is set where rule n passes. Combinations without rows are absent.
+        combination -> rows. Bit n of a combination is set if rule n passes. Combinations without
+        rows are left out.
     """
     combination = F.lit(0)
     for number, rule in enumerate(rules):
-        passes = holds(rule.condition, answers).cast("int")
+        passes = holds(rule.condition, statistics).cast("int")
         combination = combination + passes * F.lit(1 << number)
-    scored = frame.where(takes_part()).select(combination.alias("combination"))
+    scored = frame.where(is_scored()).select(combination.alias("combination"))
     return {row[0]: row[1] for row in scored.groupBy("combination").count().collect()}
 
 
-def compared(rules: Sequence[Rule], found: Mapping[int, int]) -> dict[str, Any]:
-    """Counts of each rule, overlaps of each two, and regions, from :func:`regions`' answer."""
+def compare(rules: Sequence[Rule], counts: Mapping[int, int]) -> dict[str, Any]:
+    """Rows by rule, overlaps of each two rules, and regions, from the counts of :func:`regions`."""
 
     def rows_with(mask: int) -> int:
-        return sum(rows for bits, rows in found.items() if bits & mask == mask)
+        return sum(rows for bits, rows in counts.items() if bits & mask == mask)
 
-    scored = sum(found.values())
-    kept = [rows_with(1 << number) for number in range(len(rules))]
+    scored = sum(counts.values())
+    passed = [rows_with(1 << number) for number in range(len(rules))]
     pairs = []
-    for one, other in combinations(range(len(rules)), 2):
-        both = rows_with(1 << one | 1 << other)
-        either = kept[one] + kept[other] - both
-        pair = {"rules": [rules[one].name, rules[other].name], "both": both, "either": either}
+    for i, j in combinations(range(len(rules)), 2):
+        both = rows_with(1 << i | 1 << j)
+        either = passed[i] + passed[j] - both
+        pair = {"rules": [rules[i].name, rules[j].name], "both": both, "either": either}
         pairs.append(pair | {"jaccard": both / either if either else None})
-    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return {
         "scored": scored,
         "rules": [
@@ -57,7 +58,7 @@ def compared(rules: Sequence[Rule], found: Mapping[int, int]) -> dict[str, Any]:
                 "passed": n,
                 "fraction": n / scored if scored else None,
             }
-            for rule, n in zip(rules, kept, strict=True)
+            for rule, n in zip(rules, passed, strict=True)
         ],
         "pairs": pairs,
         "regions": [
@@ -67,28 +68,28 @@ def compared(rules: Sequence[Rule], found: Mapping[int, int]) -> dict[str, Any]:
     }
 
 
-def told(found: Mapping[str, Any]) -> list[str]:
-    """The same for people."""
-    scored = found["scored"]
-    lines = [("rule", "passes", "of scored")]
-    for rule in found["rules"]:
+def report_lines(comparison: Mapping[str, Any]) -> list[str]:
+    """A comparison as text tables: lines to print."""
+    scored = comparison["scored"]
+    rule_rows = [("rule", "passes", "of scored")]
+    for rule in comparison["rules"]:
         label = rule["rule"] if rule["name"] == rule["rule"] else f"{rule['name']}: {rule['rule']}"
-        lines += [(label, f"{rule['passed']:,}", _share(rule["fraction"]))]
-    shown = columns_of([*lines, ("with scores", f"{scored:,}", "")])
-    if found["pairs"]:
-        rows = [("two rules", "both", "either", "Jaccard")]
-        for pair in found["pairs"]:
+        rule_rows += [(label, f"{rule['passed']:,}", _percentage(rule["fraction"]))]
+    lines = aligned_lines([*rule_rows, ("with scores", f"{scored:,}", "")])
+    if comparison["pairs"]:
+        pair_rows = [("two rules", "both", "either", "Jaccard")]
+        for pair in comparison["pairs"]:
             jaccard = "" if pair["jaccard"] is None else f"{pair['jaccard']:.3f}"
             label = " and ".join(pair["rules"])
-            rows += [(label, f"{pair['both']:,}", f"{pair['either']:,}", jaccard)]
-        shown += ["", *columns_of(rows)]
-    regions_ = [("just these rules", "rows")]
-    for region in found["regions"][:SHOWN_REGIONS]:
-        regions_ += [(" and ".join(region["rules"]) or "(none)", f"{region['rows']:,}")]
-    shown += ["", *columns_of(regions_)]
-    more = len(found["regions"]) - SHOWN_REGIONS
-    return shown + ([f"and {more:,} more combinations (in the JSON)"] if more > 0 else [])
+            pair_rows += [(label, f"{pair['both']:,}", f"{pair['either']:,}", jaccard)]
+        lines += ["", *aligned_lines(pair_rows)]
+    region_rows = [("exactly these rules", "rows")]
+    for region in comparison["regions"][:MOST_REGIONS]:
+        region_rows += [(" and ".join(region["rules"]) or "(none)", f"{region['rows']:,}")]
+    lines += ["", *aligned_lines(region_rows)]
+    more = len(comparison["regions"]) - MOST_REGIONS
+    return lines + ([f"and {more:,} more combinations (in the JSON)"] if more > 0 else [])
 
 
-def _share(fraction: float | None) -> str:
+def _percentage(fraction: float | None) -> str:
     return "" if fraction is None else f"{fraction:.2%}"

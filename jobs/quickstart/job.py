@@ -23,6 +23,7 @@ from ..core.job_runner import main as run_job
 from ..core.job_runner import say
 from ..core.settings import JobConfig
 from ..filter import job as filter_job
+from ..filter.settings import FilterConfig
 from ..ingest import job as ingest
 from ..report import job as report
 from ..score import job as score
@@ -62,7 +63,7 @@ def run(spark: SparkSession, config: QuickstartConfig) -> dict[str, Any]:
     say(f"[3/4] filter: {' AND '.join(RULES)}")
     filtered = filter_job.run(
         spark,
-        filter_job.FilterConfig(
+        FilterConfig(
             scores=tables["scores"],
             selection=tables["selection"],
             pairs=tables["pairs"],

@@ -14,9 +14,9 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from udfs.core.metrics import METRICS
-from udfs.report.thumbnails import MOST_PICTURES, Gallery, Picture, Strip, with_thumbnails
+from udfs.report.thumbnails import MAX_PICTURES, Gallery, Picture, Strip, with_thumbnails
 
-from ..rules.table_statistics import takes_part
+from ..rules.table_statistics import is_scored
 from ..tables.delta import quoted
 from ..tables.pairs import PAIRS_KEYS
 from ..tables.scores import KEYS
@@ -42,7 +42,7 @@ class Wanted:
 
     def condition(self) -> Column:
         """Scored rows with a value, on the wanted side of the rule."""
-        meant = takes_part() & value_of(self.signal).isNotNull()
+        meant = is_scored() & value_of(self.signal).isNotNull()
         if self.rule is None:
             return meant
         passed = F.coalesce(F.col("rules")[self.rule], F.lit(False))
@@ -54,13 +54,13 @@ def plan(
 ) -> tuple[list[tuple[Gallery, list[Wanted]]], int]:
     """What to show, as galleries and their strips to be, and how many pictures a strip may have.
 
-    No more than MOST_PICTURES in all: strips become shorter, down to two, then the last rules go.
+    No more than MAX_PICTURES in all: strips become shorter, down to two, then the last rules go.
     """
     ends = [name for name in signals if name in ENDS]
     count = len(lines) + len(ends)
-    each = max(min(each, 2), min(each, MOST_PICTURES // (2 * max(count, 1))))
+    each = max(min(each, 2), min(each, MAX_PICTURES // (2 * max(count, 1))))
     made: list[tuple[Gallery, list[Wanted]]] = []
-    for line in lines[: MOST_PICTURES // (2 * each) - len(ends)]:
+    for line in lines[: MAX_PICTURES // (2 * each) - len(ends)]:
         up = line.ascending
         note = "" if line.exact else f"Decided by several signals; in the order of {line.signal}."
         strips = [

@@ -28,9 +28,9 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from udfs.core.metrics import METRICS
-from udfs.report.histogram_bins import Grid, bins, grid, reaching
+from udfs.report.histogram_bins import Grid, at_or_above, bins, grid
 
-from ..rules.table_statistics import takes_part
+from ..rules.table_statistics import is_scored
 from ..tables.delta import quoted
 from ..tables.scores import KEYS
 from .rule_boundaries import Line, line_of
@@ -104,7 +104,7 @@ def _groups(selection: DataFrame, rules: Sequence[str], signals: Sequence[str]) 
         ]
     by = [
         F.col("status"),
-        takes_part().alias("scored"),
+        is_scored().alias("scored"),
         F.coalesce("keep", F.lit(False)).alias("keep"),
         F.col("first_failed_rule"),
         (F.array(*verdicts) if rules else F.array().cast("array<boolean>")).alias("verdicts"),
@@ -175,7 +175,7 @@ def _cells(selection: DataFrame, grids: dict[str, Grid]) -> dict[str, tuple[list
         F.struct(F.lit(number).alias("signal"), cell(value_of(name), grids[name]).alias("cell"))
         for number, name in enumerate(names)
     ]
-    one_each = selection.where(takes_part()).select(keep, F.explode(F.array(*structs)).alias("at"))
+    one_each = selection.where(is_scored()).select(keep, F.explode(F.array(*structs)).alias("at"))
     counted = one_each.where("at.cell >= 0").groupBy("at.signal", "at.cell", "keep").count()
     found = {name: ([0] * len(g.thresholds), [0] * len(g.thresholds)) for name, g in grids.items()}
     for signal, index, kept, rows in counted.collect():
@@ -207,7 +207,7 @@ def cell(value: Column, grid: Grid) -> Column:
 def _moments(selection: DataFrame, signals: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Mean and standard deviation of each signal, and Pearson's correlation of each two."""
     values = {name: value_of(name) for name in signals}
-    finite = selection.where(takes_part()).select(
+    finite = selection.where(is_scored()).select(
         *(F.when(F.abs(v) < math.inf, v).alias(f"v{n}") for n, v in enumerate(values.values()))
     )
     wanted = [F.count("*").alias("rows")]
@@ -256,7 +256,7 @@ def _signal(
         return found | {"thresholds": [], "rows_at_or_above": [], "bins": []}
     return found | {
         "thresholds": list(lines.thresholds),
-        "rows_at_or_above": reaching(cells[0]),
+        "rows_at_or_above": at_or_above(cells[0]),
         "bins": [
             {"from": b.low, "to": b.high, "rows": b.rows, "kept": b.kept}
             for b in bins(lines, *cells)

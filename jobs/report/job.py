@@ -18,9 +18,9 @@ from pydantic import Field, model_validator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from udfs.core.atomic_files import replacing
+from udfs.core.atomic_files import atomic_write
 from udfs.report.page import MARK, render
-from udfs.report.thumbnails import MOST_PICTURES, Gallery
+from udfs.report.thumbnails import MAX_PICTURES, Gallery
 
 from ..core import job_runner
 from ..core.errors import UsageError
@@ -43,7 +43,7 @@ class ReportConfig(JobConfig):
     pairs: str | None = Field(None, description="pairs table: adds pictures and captions")
     title: str = Field("Filter report", description="heading of the page")
     pictures: int = Field(
-        6, ge=1, le=MOST_PICTURES // 10, description="pictures in each row of pictures"
+        6, ge=1, le=MAX_PICTURES // 10, description="pictures in each row of pictures"
     )
     uid_column: str = Field("uid", description="column of --pairs with the pair's key")
     image_column: str = Field("image", description="column of --pairs with the image's bytes")
@@ -108,7 +108,7 @@ def run(spark: SparkSession, config: ReportConfig) -> dict[str, Any]:
         return summary | {"dry_run": True}
     page = render(figures, galleries).encode("utf-8", errors="replace")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(page)
     job_runner.say(f"written: {path} ({len(page) / 1e6:.1f} MB, {pictures} pictures)")
     return summary | {"output": str(path), "bytes": len(page)}

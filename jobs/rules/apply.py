@@ -1,23 +1,23 @@
 """What rules mean on a scores table: syntax tree -> columns and DataFrames.
 
-- A row takes part where its status says that it was scored. Every other row fails every rule.
-- A signal is compared as a double; float32 values are widened exactly, so that a stored 66 is 66.0,
-  and a stored 66.1 is 66.0999985... .
-- A signal that is null or NaN is not known, and what is made of it is not known either, as in SQL:
-  ``a OR b`` holds where a holds, whatever b is; ``NOT a`` of what is not known is not known. A rule
-  that is not known to hold fails: what is not known is never kept. ``x is null`` asks.
-- ``top p% of x`` takes exactly floor(N * p / 100) rows of the N that take part and have a value of
-  x, whatever the other rules say: the order of rules does not matter. Highest first; ties by
+- Only scored rows, by their status, can pass. Every other row fails every rule.
+- A signal is compared as a double. float32 values are widened exactly, so a stored 66 is 66.0, and
+  a stored 66.1 is 66.0999985... .
+- A signal that is null or NaN is unknown, and so is whatever is computed from it, as in SQL:
+  ``a OR b`` is true where a is true, whatever b is; ``NOT a`` is unknown where a is. A row fails a
+  rule whose result is unknown, so unknown rows are never kept. ``x is null`` tests for it.
+- ``top p% of x`` takes exactly floor(N * p / 100) of the N scored rows that have a value of x,
+  whatever the other rules say: the order of rules does not matter. Highest first; ties by
   xxhash64(uid), then uid, then the rest of the key. The result depends on the rows alone.
-- ``per g`` does so in each group by g, null being a group as any other; ``at least n per g`` takes
-  the best of the rest until the group has n rows, or all that have a value.
+- ``per g`` does so in each group of g; null is a group like any other. ``at least n per g`` then
+  takes the best of the other rows until the group has n rows, or all that have a value.
 - ``rank(x)`` is the share of those N rows that are worse: ``rank(x) >= 0.7`` is ``top 30% of x``.
 - ``quantile(x, q)`` is the least value v of x such that a share q of those N rows have x <= v.
-- ``datacomp p% of x`` keeps x >= the value at rank int(N * p / 100) of the falling order, where N
-  counts the rows without a value too, and they come last.
+- ``datacomp p% of x`` keeps x >= the value at index int(N * p / 100) in descending order, where N
+  also counts the rows without a value, which come last.
 
-The parts that depend on other rows are answered first (:func:`answer`, Spark actions); judging is
-then a matter of each row alone.
+The parts that depend on other rows are computed first (:func:`compute_statistics`, which runs Spark
+jobs); after that, each row is judged on its own.
 """
 
 from collections.abc import Sequence
@@ -28,157 +28,161 @@ from typing import Literal
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from .group_quotas import Ends, minimum_ends, quota_ends
+from .group_quotas import GroupCutoffs, minimum_cutoffs, quota_cutoffs
 from .ranks import with_rank
 from .rule import Repetition, Rule, global_parts
 from .spark_columns import column, number, truth
 from .syntax_tree import Best, Datacomp, IsNull, Node, Quantile, Rank, Signal
-from .table_statistics import Answers, takes_part
-from .thresholds import find_cut, find_quantile, find_threshold
+from .table_statistics import TableStatistics, is_scored
+from .thresholds import find_cutoff, find_quantile, find_threshold
 
 MOST_REPETITIONS = 10_000
 
 
-def answer(
+def compute_statistics(
     scores: DataFrame, rules: Sequence[Rule | Repetition], unjoined: DataFrame | None = None
-) -> tuple[DataFrame, Answers]:
-    """Answer each part that depends on other rows. Runs a few Spark jobs for each.
+) -> tuple[DataFrame, TableStatistics]:
+    """Compute each part that depends on other rows. Runs a few Spark jobs for each.
 
-    ``unjoined`` are the same rows before other tables were joined to them. What needs none of these
-    is answered there: each pass over ``scores`` would join anew.
+    ``unjoined`` holds the same rows before other tables were joined to them. Parts that need none
+    of those tables are computed there, since each pass over ``scores`` would repeat the join.
 
     Returns:
-        ``scores``, maybe with further columns whose names begin with `__`, and the answers. Call
-        their ``release()`` when all is done.
+        ``scores``, possibly with further columns whose names begin with `__`, and the statistics.
+        Call their ``release()`` when you are done.
     """
-    answers, frame, ends = Answers(), scores, list[Ends]()
+    statistics, frame, cutoffs = TableStatistics(), scores, list[GroupCutoffs]()
     try:
         for part in global_parts([tree for rule in rules for tree in rule.trees()]):
-            rows = frame if unjoined is None or _needs_more(part) else unjoined
+            rows = frame if unjoined is None or _needs_join(part) else unjoined
             match part:
                 case Quantile():
-                    answers.quantiles[part] = find_quantile(rows, part, answers)
+                    statistics.quantiles[part] = find_quantile(rows, part, statistics)
                 case Datacomp():
-                    answers.cuts[part] = find_threshold(rows, part, answers)
+                    statistics.cutoffs[part] = find_threshold(rows, part, statistics)
                 case Rank():
-                    name = f"__rank_{len(answers.ranks)}"
-                    frame = with_rank(frame, part, answers, name)
-                    answers.ranks[part] = name
+                    name = f"__rank_{len(statistics.ranks)}"
+                    frame = with_rank(frame, part, statistics, name)
+                    statistics.ranks[part] = name
                 case Best():
-                    ends += _find_best(rows, part, answers)
+                    cutoffs += _find_best(rows, part, statistics)
     except BaseException:
-        answers.release()
+        statistics.release()
         raise
-    for end in ends:
-        frame = end.join(frame)
-    return frame, answers
+    for cutoff in cutoffs:
+        frame = cutoff.join(frame)
+    return frame, statistics
 
 
-def _needs_more(part: Node) -> bool:
-    """Whether a part uses another table's column, or a rank, which is a column made on the way."""
+def _needs_join(part: Node) -> bool:
+    """Whether a part uses a joined table's column, or a rank, which is a column added by now."""
     return any(
         isinstance(node, Rank) or (isinstance(node, Signal) and node.table is not None)
         for node in part.walk()
     )
 
 
-def _find_best(frame: DataFrame, best: Best, answers: Answers) -> list[Ends]:
-    """Answer a best fraction; returns what is to be joined before it can be judged."""
+def _find_best(frame: DataFrame, best: Best, statistics: TableStatistics) -> list[GroupCutoffs]:
+    """Compute a best fraction; returns the cutoffs to join before rows can be judged by it."""
     if not best.per:
-        answers.cuts[best] = find_cut(frame, best, answers)
-        ends = []
+        statistics.cutoffs[best] = find_cutoff(frame, best, statistics)
+        cutoffs = []
     else:
-        ends = [quota_ends(frame, best, answers, f"__quota_{len(answers.quotas)}")]
-        answers.quotas[best] = ends[0].quota
-        frame = ends[0].join(frame)
+        cutoffs = [quota_cutoffs(frame, best, statistics, f"__quota_{len(statistics.quotas)}")]
+        statistics.quotas[best] = cutoffs[0].quota
+        frame = cutoffs[0].join(frame)
     if best.at_least:
-        ends.append(minimum_ends(frame, best, answers, f"__minimum_{len(answers.minima)}"))
-        answers.minima[best] = ends[-1].quota
-    return ends
+        cutoffs.append(
+            minimum_cutoffs(frame, best, statistics, f"__minimum_{len(statistics.minima)}")
+        )
+        statistics.minima[best] = cutoffs[-1].quota
+    return cutoffs
 
 
-def holds(condition: Node, answers: Answers) -> Column:
-    """True or false, never null: whether a row takes part and is known to meet a condition."""
-    return takes_part() & F.coalesce(truth(condition, answers), F.lit(False))
+def holds(condition: Node, statistics: TableStatistics) -> Column:
+    """True or false, never null: whether a row is scored and is known to meet a condition."""
+    return is_scored() & F.coalesce(truth(condition, statistics), F.lit(False))
 
 
 def judge(
     frame: DataFrame,
     rules: Sequence[Rule],
-    answers: Answers,
+    statistics: TableStatistics,
     combine: Literal["and", "or"] = "and",
     repetitions: Sequence[Repetition] = (),
 ) -> DataFrame:
     """``frame`` with `keep`, `repetitions`, `first_failed_rule`, `reason` and `rules`.
 
-    `rules` says of each rule by its name whether the row passed it.
-
-    `first_failed_rule` is null on a kept row, ``status:<status>`` on a row without scores.
-    `reason` says what was missing where something was: on a row without scores that row's own
-    reason, else what kept the first failed rule from being known.
+    `rules` maps each rule's name to whether the row passed it. `first_failed_rule` is null on a
+    kept row, ``status:<status>`` on a row without scores. `reason` says what was missing, if
+    anything: on a row without scores its own reason, else why the first failed rule was undecided.
     """
     columns = {rule.name: f"__truth_{number}" for number, rule in enumerate(rules)}
-    known = {name: F.col(column) for name, column in columns.items()}
-    with_truth = frame.withColumns({columns[r.name]: truth(r.condition, answers) for r in rules})
+    results = {name: F.col(column) for name, column in columns.items()}
+    with_results = frame.withColumns(
+        {columns[r.name]: truth(r.condition, statistics) for r in rules}
+    )
     passed = {
-        name: takes_part() & F.coalesce(result, F.lit(False)) for name, result in known.items()
+        name: is_scored() & F.coalesce(result, F.lit(False)) for name, result in results.items()
     }
     keep = reduce(and_ if combine == "and" else or_, passed.values())
-    failed, why = F.when(keep, F.lit(None)), F.when(keep, F.lit(None))
+    first_failed, reason = F.when(keep, F.lit(None)), F.when(keep, F.lit(None))
     for rule in rules:
-        failed = failed.when(~passed[rule.name], F.lit(rule.name))
-        missing = F.when(known[rule.name].isNull(), _without_value(rule))
-        why = why.when(~passed[rule.name], missing)
+        first_failed = first_failed.when(~passed[rule.name], F.lit(rule.name))
+        undecided = F.when(results[rule.name].isNull(), _reason_undecided(rule))
+        reason = reason.when(~passed[rule.name], undecided)
     unscored = F.concat(F.lit("status:"), F.coalesce("status", F.lit("null")))
     entries = [part for name, result in passed.items() for part in (F.lit(name), result)]
-    times = F.when(keep, repeated(repetitions, answers)).otherwise(0)
-    return with_truth.withColumns(
+    count = F.when(keep, repetition_count(repetitions, statistics)).otherwise(0)
+    return with_results.withColumns(
         {
             "keep": keep,
-            "repetitions": times,
-            "first_failed_rule": F.when(takes_part(), failed).otherwise(unscored),
-            "reason": F.when(takes_part(), why).otherwise(F.col("reason")),
+            "repetitions": count,
+            "first_failed_rule": F.when(is_scored(), first_failed).otherwise(unscored),
+            "reason": F.when(is_scored(), reason).otherwise(F.col("reason")),
             "rules": F.create_map(*entries),
         }
     ).drop(*columns.values())
 
 
-def repeated(repetitions: Sequence[Repetition], answers: Answers) -> Column:
-    """How often a row would be repeated, were it kept: an int from 1 to MOST_REPETITIONS.
+def repetition_count(repetitions: Sequence[Repetition], statistics: TableStatistics) -> Column:
+    """How often a row is repeated if it is kept: an int from 1 to MOST_REPETITIONS.
 
-    The largest of the amounts whose condition holds. A fraction is rounded up for that share of the
-    uids, by a hash, so that the mean is kept.
+    The largest of the amounts whose condition holds. An amount of 2.3 becomes 3 for 30% of the
+    uids, chosen by a hash, and 2 for the others, so that the mean stays 2.3.
     """
-    amounts = [F.lit(1.0), F.lit(1.0)]  # Spark's greatest takes two or more, and passes nulls over
+    amounts = [F.lit(1.0), F.lit(1.0)]  # Spark's greatest takes two or more, and ignores nulls
     for each in repetitions:
-        amount = number(each.amount, answers)
+        amount = number(each.amount, statistics)
         most = F.lit(float(min(each.at_most or MOST_REPETITIONS, MOST_REPETITIONS)))
         capped = F.when(amount.isNotNull(), F.least(amount, most))
-        amounts.append(capped if each.where is None else F.when(truth(each.where, answers), capped))
+        amounts.append(
+            capped if each.where is None else F.when(truth(each.where, statistics), capped)
+        )
     largest = F.greatest(*amounts)
     bits = F.shiftrightunsigned(F.xxhash64(F.lit("repetitions"), "uid"), 11)
-    drawn = bits.cast("double") / F.lit(float(2**53))  # 0 <= drawn < 1
+    uniform = bits.cast("double") / F.lit(float(2**53))  # in [0, 1)
     whole = F.floor(largest)
-    up = (drawn < largest - whole).cast("int")
-    return (whole + up).cast("int")
+    round_up = (uniform < largest - whole).cast("int")
+    return (whole + round_up).cast("int")
 
 
-def _without_value(rule: Rule) -> Column:
-    """ "no value of odf, su", or where each signal has a value: "no result of itm / su > 1"."""
-    needed = dict.fromkeys(_needed(rule.condition))
-    names = [F.when(column(signal).isNull(), F.lit(str(signal))) for signal in needed]
-    listed = F.concat_ws(", ", *names)
+def _reason_undecided(rule: Rule) -> Column:
+    """ "no value of odf, su", or if every signal has a value: "no result of itm / su > 1"."""
+    signals = dict.fromkeys(_needed_signals(rule.condition))
+    missing = [F.when(column(signal).isNull(), F.lit(str(signal))) for signal in signals]
+    listed = F.concat_ws(", ", *missing)
     undefined = F.lit(f"no result of {rule}")
     return F.when(listed != "", F.concat(F.lit("no value of "), listed)).otherwise(undefined)
 
 
-def _needed(node: Node) -> list[Signal]:
-    """The signals that have to have a value: groups may be null, and `is null` asks for it."""
+def _needed_signals(node: Node) -> list[Signal]:
+    """The signals that must have a value: neither groups nor operands of `is null` need one."""
     match node:
         case Signal():
             return [node]
         case IsNull():
             return []
         case Best(value=value):
-            return _needed(value)
-    return [signal for part in node.parts() for signal in _needed(part)]
+            return _needed_signals(value)
+    return [signal for part in node.parts() for signal in _needed_signals(part)]

@@ -1,4 +1,4 @@
-"""What is said of a rule that cannot be read: one line, the rule, and a caret below it."""
+"""Messages for rules that cannot be parsed: one line, the rule, and a caret below it."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from ..core.errors import UsageError
 
 _BEFORE_AMOUNT = re.compile(r"\b(top|bottom|datacomp)\s*[+-]?\s*$", re.IGNORECASE)
 _THOUSANDS = re.compile(r"\d$"), re.compile(r",\d")
-_EXPECTED = {  # in the order in which an error message names them
+_TERMINAL_PHRASES = {  # in the order in which an error message names them
     "NAME": "a column",
     "TEXT": "text in single quotes",
     "COMPARATOR": "a comparison (>= > <= < = !=)",
@@ -30,18 +30,18 @@ _EXPECTED = {  # in the order in which an error message names them
     "COMMA": "','",
     "$END": "the end",
 }
-_STRAY = {
+_STRAY_CHARACTER_HINTS = {
     "&": "write AND",
     "|": "write OR",
     "!": "write NOT",
-    "`": "a name in backquotes ends with another backquote",
-    "'": "text in single quotes ends with another single quote",
-    '"': "text stands in single quotes",
+    "`": "the closing backquote of the name is missing",
+    "'": "the closing single quote of the text is missing",
+    '"': "put text in single quotes",
 }
 
 
 class RuleError(UsageError):
-    """A rule that cannot be read; ``str()`` shows it with a caret under ``position``."""
+    """A rule that cannot be parsed; ``str()`` shows it with a caret under ``position``."""
 
     def __init__(self, message: str, text: str, position: int) -> None:
         self.message, self.text, self.position = message, text, position
@@ -51,48 +51,51 @@ class RuleError(UsageError):
 
 
 def unexpected_character(text: str, error: UnexpectedCharacters) -> RuleError:
-    """For a character that begins nothing."""
+    """The error for a character that no token begins with."""
     position = cast("int", error.pos_in_stream)
-    hint = _STRAY.get(text[position], "a name with such characters stands in backquotes")
+    hint = _STRAY_CHARACTER_HINTS.get(
+        text[position], "put names with such characters in backquotes"
+    )
     return RuleError(f"unexpected {text[position]!r}: {hint}", text, position)
 
 
 def unexpected_token(
     text: str, error: UnexpectedToken, lex: Callable[[str], Iterator[Token]]
 ) -> RuleError:
-    """For a word where none of its sort can stand."""
+    """The error for a token that cannot come where it does."""
     expected = error.accepts or error.expected
     ended = error.token.type == "$END"
     position = len(text.rstrip()) if ended else error.token.start_pos or 0
     if error.token.type == "RPAR" and not _open_brackets(text[:position], lex):
-        return RuleError("this ')' closes no '('", text, position)
+        return RuleError("this ')' has no matching '('", text, position)
     if ended and "RPAR" in expected:
         return RuleError("this '(' is never closed", text, _open_brackets(text, lex)[-1])
     before, after = _THOUSANDS
     if before.search(text[:position]) and after.match(text, position):
-        return RuleError("numbers are written without separators", text, position)
+        return RuleError("write numbers without thousands separators", text, position)
     found = "but the rule ends" if ended else f"not {str(error.token)!r}"
-    return RuleError(f"expected {_wanted(text, position, set(expected))}, {found}", text, position)
+    phrase = _expected_phrase(text, position, set(expected))
+    return RuleError(f"expected {phrase}, {found}", text, position)
 
 
-def _wanted(text: str, position: int, expected: set[str]) -> str:
-    """What could stand at ``position``, in words."""
+def _expected_phrase(text: str, position: int, expected: set[str]) -> str:
+    """What could come at ``position``, in words."""
     if _BEFORE_AMOUNT.search(text, 0, position):
         return "a percentage or a number of rows"
     if "TOP" in expected:
         return "a condition, such as itm >= 66 or top 30% of odf"
     if {"NAME", "NUMBER"} <= expected:
         return "a number or a column"
-    if "COMPARATOR" in expected:  # behind a value: arithmetic could go on as well
-        return _EXPECTED["COMPARATOR"]
+    if "COMPARATOR" in expected:  # after a value; more arithmetic could follow as well
+        return _TERMINAL_PHRASES["COMPARATOR"]
     if {"NUMBER", "TEXT"} <= expected:
         return "a number or text in single quotes"
-    wanted = [name for terminal, name in _EXPECTED.items() if terminal in expected]
-    return " or ".join(filter(None, [", ".join(wanted[:-1]), wanted[-1]]))
+    phrases = [phrase for terminal, phrase in _TERMINAL_PHRASES.items() if terminal in expected]
+    return " or ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))
 
 
 def _open_brackets(text: str, lex: Callable[[str], Iterator[Token]]) -> list[int]:
-    """Where the brackets stand that are still open at the end, the innermost last."""
+    """The positions of the brackets that are never closed, the innermost last."""
     opened: list[int] = []
     for token in lex(text):
         if token.type == "LPAR":

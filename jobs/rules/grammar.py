@@ -1,8 +1,8 @@
 """The grammar of the rule language: text -> syntax tree, or a :class:`RuleError` with a caret.
 
-One grammar for values and conditions alike, as in SQL; ``rules/column_types.py`` tells them apart.
-The tree is built by ``rules/tree_builder.py`` while lark parses (LALR), so a deep rule recurses
-nowhere.
+One grammar covers values and conditions, as in SQL; ``rules/column_types.py`` tells them apart.
+``rules/tree_builder.py`` builds the tree while lark parses (LALR), so that even a deeply nested
+rule causes no recursion.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from lark import Lark
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
 from .errors import RuleError, unexpected_character, unexpected_token
-from .tree_builder import MeaninglessError, tree_builder
+from .tree_builder import InvalidValueError, tree_builder
 
 GRAMMAR = r"""
     rule: [label] any_of
@@ -81,10 +81,12 @@ LONGEST_RULE = 4_000  # characters
 
 
 def parse(text: str, start: str) -> Any:
-    """What ``rule`` or ``repetition`` below returns for a text.
+    """Parse a text by the grammar's start symbol ``start``: ``rule`` or ``repetition``.
+
+    Returns what the callback of that name in ``rules/tree_builder.py`` returns.
 
     Raises:
-        RuleError: empty, too long, not in the grammar, or with a number out of range.
+        RuleError: the text is empty, too long, not in the grammar, or has a number out of range.
     """
     if not text.strip():
         raise RuleError("the rule is empty", "", 0)
@@ -96,7 +98,7 @@ def parse(text: str, start: str) -> Any:
         raise unexpected_character(text, error) from None
     except UnexpectedToken as error:
         raise unexpected_token(text, error, _PARSER.lex) from None
-    except MeaninglessError as error:
+    except InvalidValueError as error:
         raise RuleError(error.message, text, error.position) from None
 
 

@@ -1,28 +1,30 @@
-"""The rule language: text -> frozen syntax tree, or a :class:`RuleError` with a caret.
+"""Rules and repetitions, parsed from text: a frozen syntax tree, or an error with a caret.
+
+The rule language by example:
 
     itm >= 66                           a signal against a number
     itm - su > 0.5 * odf                arithmetic: + - * / and brackets
     top 30% of odf                      the best fraction; also: bottom 5% of su
-    top 2000000 of itm                  the best so many
+    top 2000000 of itm                  the best 2,000,000 rows
     top 30% of odf per source           the best of each group; nulls are a group too
     top 30% of odf, at least 1000 per language
-                                        and the best of what is left of small groups
-    datacomp 30% of clip_score          DataComp's own threshold: ties are all kept
+                                        and more of the best from small groups
+    datacomp 30% of clip_score          DataComp's own threshold: keeps all ties
     0.6*rank(itm) + 0.4*rank(clip_score) >= 0.7
                                         ranks, from 0 (the worst row) to just under 1
     itm > quantile(itm, 0.7)            above the value that 70% of rows do not exceed
     language in ('en', 'de') AND caption like '%cat%' AND NOT duplicate AND source is not null
     match: itm >= 66 AND NOT (su < 20 OR bottom 5% of odf)
 
-Keywords in any case. NOT binds before AND, AND before OR. ``match:`` names the rule; without it its
-text is its name. A name that is no plain word stands in backquotes: `` `clip score` > 0.3 ``; a
-column of a joined table may have the table's name in front: ``clip.clip_score``. Comparisons:
->= > <= < = !=, with == and <> as other spellings of the last two; ``between 20 and 80``, ``in``,
-``like``, ``is null``. Functions of a row: abs, log (natural), sqrt, least, greatest, coalesce.
-Percentages are exact decimals. What a rule means on a table, nulls included, is defined in
-``rules/apply.py``.
+Keywords may be in any case. NOT binds before AND, AND before OR. ``match:`` names the rule; without
+it, the rule's text is its name. Put column names that are not plain words in backquotes:
+`` `clip score` > 0.3 ``. A column of a joined table may have the table's name in front:
+``clip.clip_score``. Comparisons: >= > <= < = !=, with == and <> as other spellings of the last two;
+``between 20 and 80``, ``in``, ``like``, ``is null``. Functions of a row: abs, log (natural), sqrt,
+least, greatest, coalesce. Percentages are exact decimals. ``rules/apply.py`` defines what a rule
+means on a table, nulls included.
 
-How often a kept row is repeated is said in the same language:
+Repetitions, which say how often a kept row is repeated, use the same language:
 
     3 where itm >= 90
     1 + 2*rank(itm), at most 3
@@ -31,22 +33,22 @@ How often a kept row is repeated is said in the same language:
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from .column_types import Filled, Place, bind, check
-from .errors import RuleError as RuleError
+from .column_types import FilledSelector, NamedColumn, bind, check
+from .errors import RuleError
 from .grammar import parse
 from .syntax_tree import Best, Datacomp, Node, Quantile, Rank, Signal
 
 Global = Best | Datacomp | Quantile | Rank
-"""What depends on other rows than the one that is judged."""
+"""The parts of a rule that depend on other rows than the one being judged."""
 
 
-def _keep_all(places: Sequence[Place]) -> Sequence[Place]:
-    return places
+def _keep_all(columns: Sequence[NamedColumn]) -> Sequence[NamedColumn]:
+    return columns
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One named condition, with the text that it was read from."""
+    """One named condition, with the text that it was parsed from."""
 
     name: str
     condition: Node
@@ -56,7 +58,7 @@ class Rule:
         return str(self.condition)
 
     def trees(self) -> list[Node]:
-        """The condition, as the one tree that the rule has."""
+        """The syntax trees of the rule: its condition only."""
         return [self.condition]
 
     def signals(self) -> list[Signal]:
@@ -67,20 +69,22 @@ class Rule:
         """The ``top``, ``bottom`` and ``datacomp`` parts, each once, in the order of the text."""
         return [part for part in global_parts(self.trees()) if isinstance(part, Best | Datacomp)]
 
-    def on_columns(self, places: Sequence[Place], filled: Filled = _keep_all) -> "Rule":
-        """The rule with its signals spelled as the tables' columns are.
+    def on_columns(
+        self, columns: Sequence[NamedColumn], select_filled: FilledSelector = _keep_all
+    ) -> "Rule":
+        """The rule with its signals bound to columns of tables.
 
         Raises:
-            RuleError: pointing at the first signal that is no column, or does not fit where it is.
+            RuleError: pointing at the first signal that is no column or does not fit by its type.
         """
-        condition = bind(self.condition, places, self.text, filled)
+        condition = bind(self.condition, columns, self.text, select_filled)
         check(condition, "truth", self.text)
         return replace(self, condition=condition)
 
 
 @dataclass(frozen=True)
 class Repetition:
-    """How often kept rows are repeated: ``amount``, where ``where`` holds, ``at_most`` so often."""
+    """Repeats kept rows ``amount`` times where ``where`` holds, but no more than ``at_most``."""
 
     amount: Node
     where: Node | None
@@ -92,26 +96,28 @@ class Repetition:
         return f"{self.amount}{where}" + (f", at most {self.at_most}" if self.at_most else "")
 
     def trees(self) -> list[Node]:
-        """Amount and condition."""
+        """The syntax trees: the amount, and the condition if there is one."""
         return [self.amount, *([self.where] if self.where else [])]
 
     def signals(self) -> list[Signal]:
-        """The signals that it uses, each once, in the order of the text."""
+        """The signals used, each once, in the order of the text."""
         return signals(self.trees())
 
-    def on_columns(self, places: Sequence[Place], filled: Filled = _keep_all) -> "Repetition":
-        """As for rules."""
-        amount = bind(self.amount, places, self.text, filled)
-        where = self.where and bind(self.where, places, self.text, filled)
+    def on_columns(
+        self, columns: Sequence[NamedColumn], select_filled: FilledSelector = _keep_all
+    ) -> "Repetition":
+        """The repetition with its signals bound to columns of tables. Raises RuleError."""
+        amount = bind(self.amount, columns, self.text, select_filled)
+        where = self.where and bind(self.where, columns, self.text, select_filled)
         return replace(_checked(amount, where, self), amount=amount, where=where)
 
 
 def parse_rule(text: str) -> Rule:
-    """Read one rule.
+    """Parse one rule.
 
     Raises:
-        RuleError: empty, too long, not in the grammar, with a number out of range, or with parts
-            that do not fit together.
+        RuleError: the text is empty, too long, not in the grammar, or has a number out of range or
+            parts whose types do not fit together.
     """
     name, condition = parse(text, "rule")
     check(condition, "truth", text)
@@ -119,10 +125,10 @@ def parse_rule(text: str) -> Rule:
 
 
 def parse_repetition(text: str) -> Repetition:
-    """Read how often rows are repeated. Raises RuleError, as for rules."""
+    """Parse how often rows are repeated. Raises RuleError, as for rules."""
     amount, where, at_most = parse(text, "repetition")
     if at_most == 0:
-        raise RuleError("a kept row is there at least once", text, len(text.rstrip()) - 1)
+        raise RuleError("a kept row appears at least once", text, len(text.rstrip()) - 1)
     return _checked(amount, where, Repetition(amount, where, at_most, text))
 
 
@@ -134,10 +140,10 @@ def _checked(amount: Node, where: Node | None, repetition: Repetition) -> Repeti
 
 
 def signals(trees: Sequence[Node]) -> list[Signal]:
-    """The signals of some trees, each once."""
+    """The signals that occur in some trees, each once."""
     return list(dict.fromkeys(p for tree in trees for p in tree.walk() if isinstance(p, Signal)))
 
 
 def global_parts(trees: Sequence[Node]) -> list[Global]:
-    """What depends on other rows, each once, inner parts before those that use them."""
+    """The parts that depend on other rows, each once, inner parts before those that use them."""
     return list(dict.fromkeys(p for tree in trees for p in tree.walk() if isinstance(p, Global)))

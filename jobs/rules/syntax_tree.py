@@ -1,7 +1,7 @@
-"""The syntax tree of the rule language: frozen nodes that print as the text that they came from.
+"""The syntax tree of the rule language: frozen nodes that print as rule text.
 
-Values and conditions are nodes alike, as a column of true and false is both. ``rules/apply.py``
-defines what they mean on a table. ``str(node)`` is canonical: parsed again it gives the same tree.
+Values and conditions share one node type, because a column of booleans is both. ``rules/apply.py``
+defines what they mean on a table. ``str(node)`` is canonical: parsing it gives the same tree.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _WORDS = "and|or|not|top|bottom|datacomp|of|per|in|like|between|is|null|true|fal
 
 @dataclass(frozen=True)
 class Node:
-    """Part of a rule; ``position`` is where its text begins, and does not count in comparisons."""
+    """Part of a rule; ``position`` is where its text begins, and is ignored in comparisons."""
 
     position: int = field(default=0, compare=False, kw_only=True)
 
     def parts(self) -> list[Node]:
-        """The nodes that this one is made of, in the order of the text."""
+        """The direct children of this node, in the order of the text."""
         values = [getattr(self, each.name) for each in fields(self)]
-        several = [value if isinstance(value, tuple) else (value,) for value in values]
-        return [part for value in several for part in value if isinstance(part, Node)]
+        groups = [value if isinstance(value, tuple) else (value,) for value in values]
+        return [part for group in groups for part in group if isinstance(part, Node)]
 
     def with_parts(self, change: Callable[[Node], Node]) -> Self:
-        """The same node of changed parts."""
+        """This node with ``change`` applied to each of its parts."""
 
         def changed(value: Any) -> Any:
             if isinstance(value, tuple):
@@ -41,20 +41,20 @@ class Node:
         return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})
 
     def walk(self) -> list[Node]:
-        """All nodes below and this one, parts first."""
+        """This node and all below it, parts before the nodes that hold them."""
         return [*(node for part in self.parts() for node in part.walk()), self]
 
     def depth(self) -> int:
-        """Levels of nodes that hold others."""
+        """How many levels of nodes there are below this one."""
         return max((1 + part.depth() for part in self.parts()), default=0)
 
 
 @dataclass(frozen=True)
 class Signal(Node):
-    """A column: of the scores table, or (``table``) of one that was joined to it.
+    """A column of the scores table, or of a table (``table``) joined to it.
 
-    Once the rule is bound: ``kind`` is what it holds, ``column`` how the joined DataFrame calls it,
-    ``plain`` that the text does not name the table.
+    Set when the rule is bound: ``kind``, its type; ``column``, its name in the joined DataFrame;
+    ``plain``, whether the text leaves out the table's name.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Number(Node):
 
 @dataclass(frozen=True)
 class Text(Node):
-    """A piece of text."""
+    """A text literal."""
 
     value: str
 
@@ -100,7 +100,7 @@ class Truth(Node):
 
 @dataclass(frozen=True)
 class Arithmetic(Node):
-    """``a + b - c``, or ``a * b / c``: from left to right, one operator fewer than operands."""
+    """``a + b - c`` or ``a * b / c``, from left to right; one operator fewer than operands."""
 
     operands: tuple[Node, ...]
     operators: tuple[str, ...]
@@ -126,7 +126,7 @@ class Negative(Node):
 
 @dataclass(frozen=True)
 class Call(Node):
-    """A function of the values of one row."""
+    """A function applied to the values of one row."""
 
     function: str
     arguments: tuple[Node, ...]
@@ -147,13 +147,13 @@ class Rank(Node):
 
 @dataclass(frozen=True)
 class Quantile(Node):
-    """The least value that a ``share`` of all values reaches: one number for all rows."""
+    """The least value such that a ``share`` of all values is at most that: one number per table."""
 
     part: Node
     share: Number
 
-    def place(self, values: int) -> int:
-        """Which of so many values it is, counted from the least, which is 1; exactly."""
+    def ascending_rank(self, values: int) -> int:
+        """The exact rank of the quantile among so many values, from the least, which is 1."""
         return max(1, math.ceil(values * Fraction(repr(self.share.value))))
 
     def __str__(self) -> str:
@@ -185,7 +185,7 @@ class OneOf(Node):
 
 @dataclass(frozen=True)
 class Like(Node):
-    """Text against SQL's pattern: % is any text, _ any one character, a backslash takes it back."""
+    """Text matches an SQL pattern: % is any text, _ any one character, a backslash escapes them."""
 
     value: Node
     pattern: Text
@@ -208,8 +208,8 @@ class IsNull(Node):
 class Best(Node):
     """The best rows by a value: highest first for ``top``, lowest first for ``bottom``.
 
-    ``per`` columns make it so for each group. ``at_least`` takes the best of the others back in
-    until each group by ``at_least_per`` has so many rows, or all that it has.
+    With ``per``, the best of each group of these columns. ``at_least`` then adds the best of the
+    other rows until each group by ``at_least_per`` has that many rows, or all it has.
     """
 
     direction: str  # "top" or "bottom"
@@ -236,13 +236,13 @@ class Best(Node):
 
 @dataclass(frozen=True)
 class Datacomp(Node):
-    """DataComp's own rule: all rows from the value at rank int(N * share) of the falling order."""
+    """DataComp's own rule: all rows >= the value at index int(N * share) in descending order."""
 
-    percent: Decimal  # in 0..100, without 100
+    percent: Decimal  # from 0 to below 100
     value: Node
 
-    def rank_of(self, rows: int) -> int:
-        """The rank, from 0, with the rounding of DataComp's ``int(len(df) * fraction)``."""
+    def descending_index(self, rows: int) -> int:
+        """The 0-based index, rounded like DataComp's ``int(len(df) * fraction)``."""
         return int(rows * float(self.percent / 100))
 
     def __str__(self) -> str:
@@ -279,7 +279,7 @@ class AnyOf(Node):
         return " OR ".join(map(_bracketed, self.operands))
 
 
-_CONDITIONS = (Comparison, OneOf, Like, IsNull, Best, Datacomp, Not, AllOf, AnyOf)
+_BRACKETED_OPERANDS = (Comparison, OneOf, Like, IsNull, Best, Datacomp, Not, AllOf, AnyOf)
 
 
 def _name(name: str) -> str:
@@ -296,5 +296,5 @@ def _bracketed(condition: Node) -> str:
 
 
 def _operand(value: Node) -> str:
-    """``value`` as part of arithmetic or of a comparison."""
-    return f"({value})" if isinstance(value, _CONDITIONS) else str(value)
+    """The text of ``value`` as part of arithmetic or of a comparison."""
+    return f"({value})" if isinstance(value, _BRACKETED_OPERANDS) else str(value)

@@ -87,12 +87,13 @@ def main() -> int:
     os.environ["MLM_FILTER_DRIVER_MEMORY"] = "2g"
     from jobs.core.session import get_spark
     from jobs.filter import job as filter_job
+    from jobs.filter.settings import FilterConfig
 
     spark, _ = get_spark("bench")
     with tempfile.TemporaryDirectory() as folder:
         make_tables(spark, folder, options.rows)
         started = time.perf_counter()
-        config = filter_job.FilterConfig(
+        config = FilterConfig(
             scores=f"{folder}/scores",
             selection=f"{folder}/selection",
             rule=RULES,

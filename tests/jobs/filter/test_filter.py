@@ -23,9 +23,9 @@ def test_selection_has_each_row_once_with_its_reason(
     assert main(argv) == 0
     done = summary(capsys)
     selection = delta.read(spark, target)
-    fates = {row["uid"]: row["first_failed_rule"] for row in selection.collect()}
+    first_failed = {row["uid"]: row["first_failed_rule"] for row in selection.collect()}
     assert selection.count() == len(FUNNEL) == done["rows"]
-    assert fates == {
+    assert first_failed == {
         "best": None,
         "cut": None,
         "dull": "top 75% of odf",

@@ -1,4 +1,4 @@
-"""The filter job: what it says of mistakes, dry runs, and the shipped configurations."""
+"""The filter job: messages for mistakes, dry runs, and the shipped configurations."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,8 @@ from pyspark.sql import SparkSession
 from tiny_scores import FUNNEL, Write, row, writer
 
 from jobs.core.settings import conf_file, parse
-from jobs.filter.job import FilterConfig, main
+from jobs.filter.job import main
+from jobs.filter.settings import FilterConfig
 
 pytestmark = pytest.mark.spark
 
@@ -31,9 +32,9 @@ def there(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path
             ["--rule", "uid > 3"],
             "cannot compare column 'uid' (text) with 3 (a number)\n  uid > 3\n  ^",
         ),
-        (["--what-if", "top 3 of uid"], "column 'uid' holds text, and a number is needed here\n"),
+        (["--what-if", "top 3 of uid"], "column 'uid' holds text, but a number is needed here\n"),
         (["--rule", "itm > 3", "--repeat", "2 wher itm"], "not 'wher'\n  2 wher itm\n    ^"),
-        (["--rule", "top 130% of itm"], "a percentage lies between 0 and 100"),
+        (["--rule", "top 130% of itm"], "a percentage is between 0 and 100"),
         (["--rule", "(itm > 3"], "this '(' is never closed\n  (itm > 3\n  ^"),
         (["--rule", ""], "the rule is empty"),
         ([], "missing --rule"),
@@ -50,7 +51,10 @@ def there(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path
         ),
         (["--rule", "itm > 3", "--signals", "other on sha"], "the scores table has no column sha"),
         (["--rule", "itm > 3", "--signals", "other on uid=key"], "the table has no column key"),
-        (["--rule", "itm > 3", "--signals", "a=S", "--signals", "A=S"], "are called a: name one"),
+        (
+            ["--rule", "itm > 3", "--signals", "a=S", "--signals", "A=S"],
+            "are called a: name one",
+        ),
         (
             ["--rule", "itm > 3", "--signals", "S"],
             'has several scorers; choose one: --signals "S=S',

@@ -1,42 +1,19 @@
 """What rules mean on tables, against plain Python that sorts everything."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import Row, SparkSession
+from tiny_rules import bound_rules, passing_uids, table
 
 from jobs.core.errors import UsageError
 from jobs.filter import joined_signals
-from jobs.rules.apply import answer, judge
-from jobs.rules.rule import Repetition, Rule, parse_repetition, parse_rule
+from jobs.rules.apply import compute_statistics, judge
+from jobs.rules.rule import Repetition, parse_repetition
 
 pytestmark = pytest.mark.spark
-
-KEY = "uid string, image_sha string, caption_sha string, copy int, status string, reason string"
-
-
-def table(spark: SparkSession, columns: str, rows: Iterable[Sequence[Any]]) -> DataFrame:
-    """Scored rows: uid, and the given columns. A uid that ends in `!` was not scored."""
-    keyed = [
-        (uid, "i", "c", 0, "bad_image" if uid[-1] == "!" else "ok", None, *values)
-        for uid, *values in rows
-    ]
-    return spark.createDataFrame(keyed, f"{KEY}, {columns}")
-
-
-def bound(frame: DataFrame, texts: Iterable[str]) -> list[Rule]:
-    places = joined_signals.places_of(frame, "scores")
-    return [parse_rule(text).on_columns(places) for text in texts]
-
-
-def kept(frame: DataFrame, rules: Sequence[Rule]) -> dict[str, set[str]]:
-    """The uids that pass each rule. Judges the table once."""
-    prepared, answers = answer(frame, rules)
-    judged = judge(prepared, rules, answers).select("uid", "rules").collect()
-    answers.release()
-    return {rule.name: {r["uid"] for r in judged if r["rules"][rule.name]} for rule in rules}
 
 
 NAN, INF = math.nan, math.inf
@@ -99,15 +76,15 @@ def test_meaning_of_each_condition(spark: SparkSession) -> None:
         "top 1 of rank(n) - rank(a)": "high",
         "top 1 of b per d": "null high",
     }
-    rules = bound(scores, meanings)
-    found = kept(scores, rules)
+    rules = bound_rules(scores, meanings)
+    found = passing_uids(scores, rules)
     for rule, uids in zip(rules, meanings.values(), strict=True):
         assert found[rule.name] == set(uids.split()), rule.text
 
-    rules = bound(scores, ["a >= 2 and n > -9", "a / n > 0 or l is null", "d"])
-    judged = judge(scores, rules, answer(scores, rules)[1]).collect()
-    fates = {row["uid"]: (row["first_failed_rule"], row["reason"]) for row in judged}
-    assert fates == {
+    rules = bound_rules(scores, ["a >= 2 and n > -9", "a / n > 0 or l is null", "d"])
+    judged = judge(scores, rules, compute_statistics(scores, rules)[1]).collect()
+    verdicts = {row["uid"]: (row["first_failed_rule"], row["reason"]) for row in judged}
+    assert verdicts == {
         "null": ("a >= 2 AND n > -9", "no value of a"),
         "nan": ("a >= 2 AND n > -9", "no value of a"),
         "low": ("a >= 2 AND n > -9", None),
@@ -120,17 +97,17 @@ def test_meaning_of_each_condition(spark: SparkSession) -> None:
 def test_repetitions_keep_their_mean_and_their_bounds(spark: SparkSession) -> None:
     rows = 20_000
     scores = table(spark, "v double", [(f"u{n}", n / rows) for n in range(rows)])
-    rules = bound(scores, ["v >= 0"])
-    places = joined_signals.places_of(scores, "scores")
+    rules = bound_rules(scores, ["v >= 0"])
+    columns = joined_signals.named_columns(scores, "scores")
 
     def times(*texts: str) -> list[Row]:
-        repeats: list[Repetition] = [parse_repetition(t).on_columns(places) for t in texts]
-        frame, answers = answer(scores, [*rules, *repeats])
+        repeats: list[Repetition] = [parse_repetition(t).on_columns(columns) for t in texts]
+        frame, statistics = compute_statistics(scores, [*rules, *repeats])
         judged = (
-            judge(frame, rules, answers, "and", repeats).orderBy("v").select("repetitions", "v")
+            judge(frame, rules, statistics, "and", repeats).orderBy("v").select("repetitions", "v")
         )
         found = judged.collect()
-        answers.release()
+        statistics.release()
         return found
 
     found = [row[0] for row in times("1 + 2 * v")]
@@ -147,8 +124,10 @@ def test_repetitions_keep_their_mean_and_their_bounds(spark: SparkSession) -> No
 
 def test_rows_that_cannot_be_told_apart_are_refused(spark: SparkSession) -> None:
     scores = table(spark, "v double, g string", [("a", 1.0, "x"), ("a", 1.0, "x"), ("b", 2.0, "x")])
-    refused: Callable[[str], Any] = lambda text: kept(scores, bound(scores, [text]))  # noqa: E731
-    assert kept(scores, bound(scores, ["v > 0"])) == {"v > 0": {"a", "b"}}  # no order needed
+    refused: Callable[[str], Any] = lambda text: passing_uids(scores, bound_rules(scores, [text]))  # noqa: E731
+    assert passing_uids(scores, bound_rules(scores, ["v > 0"])) == {
+        "v > 0": {"a", "b"}
+    }  # no order needed
     for text in ("top 2 of v", "top 2 of v per g", "rank(v) > 0", "top 1 of v, at least 2 per g"):
         with pytest.raises(UsageError, match="the same scored row more than once .uid 'a'"):
             refused(text)

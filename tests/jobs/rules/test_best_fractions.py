@@ -10,42 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from tiny_rules import bound_rules, passing_uids, table
 
-from jobs.filter import joined_signals
 from jobs.rules import thresholds
-from jobs.rules.apply import answer, judge
-from jobs.rules.rule import Rule, parse_rule
+from jobs.rules.apply import compute_statistics
 from jobs.rules.syntax_tree import Best, Datacomp, Signal
-
-KEY = "uid string, image_sha string, caption_sha string, copy int, status string, reason string"
-
-
-def table(spark: SparkSession, columns: str, rows: Iterable[Sequence[Any]]) -> DataFrame:
-    """Scored rows: uid, and the given columns. A uid that ends in `!` was not scored."""
-    keyed = [
-        (uid, "i", "c", 0, "bad_image" if uid[-1] == "!" else "ok", None, *values)
-        for uid, *values in rows
-    ]
-    return spark.createDataFrame(keyed, f"{KEY}, {columns}")
-
-
-def bound(frame: DataFrame, texts: Iterable[str]) -> list[Rule]:
-    places = joined_signals.places_of(frame, "scores")
-    return [parse_rule(text).on_columns(places) for text in texts]
-
-
-def kept(frame: DataFrame, rules: Sequence[Rule]) -> dict[str, set[str]]:
-    """The uids that pass each rule. Judges the table once."""
-    prepared, answers = answer(frame, rules)
-    judged = judge(prepared, rules, answers).select("uid", "rules").collect()
-    answers.release()
-    return {rule.name: {r["uid"] for r in judged if r["rules"][rule.name]} for rule in rules}
 
 
 @dataclass(frozen=True)
-class Known:
+class ScoredRow:
     """A scored row with a value, in plain Python."""
 
     uid: str
@@ -53,8 +28,8 @@ class Known:
     hash: int
     groups: tuple[str | None, ...]
 
-    def place(self, direction: str) -> tuple[float, int, str]:
-        """The smaller the better."""
+    def sort_key(self, direction: str) -> tuple[float, int, str]:
+        """Orders rows, best first."""
         return (-self.value if direction == "top" else self.value, self.hash, self.uid)
 
 
@@ -74,19 +49,19 @@ def adversarial(rng: random.Random, rows: int) -> list[float | None]:
     return [rng.choice(pool) for _ in range(rows)]
 
 
-def best_of(best: Best, rows: Sequence[Known]) -> set[str]:
+def best_of(best: Best, rows: Sequence[ScoredRow]) -> set[str]:
     """The best fraction of rows of one group."""
-    ordered = sorted(rows, key=lambda row: row.place(best.direction))
+    ordered = sorted(rows, key=lambda row: row.sort_key(best.direction))
     amount = Fraction(best.amount)
     k = len(ordered) * amount // 100 if best.percent else amount
     return {row.uid for row in ordered[: int(k)]}
 
 
-def brute_force(best: Best, rows: Sequence[Known], columns: Sequence[str]) -> set[str]:
+def brute_force(best: Best, rows: Sequence[ScoredRow], columns: Sequence[str]) -> set[str]:
     """What a best fraction keeps, quotas and minima included, by sorting everything."""
 
-    def grouped(signals: Sequence[Signal]) -> Iterable[list[Known]]:
-        groups: dict[tuple[str | None, ...], list[Known]] = defaultdict(list)
+    def grouped(signals: Sequence[Signal]) -> Iterable[list[ScoredRow]]:
+        groups: dict[tuple[str | None, ...], list[ScoredRow]] = defaultdict(list)
         for row in rows:
             groups[tuple(row.groups[columns.index(s.name)] for s in signals)].append(row)
         return groups.values()
@@ -94,7 +69,7 @@ def brute_force(best: Best, rows: Sequence[Known], columns: Sequence[str]) -> se
     taken = set().union(*(best_of(best, g) for g in grouped(best.per)))
     for group in grouped(best.at_least_per) if best.at_least else ():
         left_out = [row for row in group if row.uid not in taken]
-        left_out.sort(key=lambda row: row.place(best.direction))
+        left_out.sort(key=lambda row: row.sort_key(best.direction))
         missing = best.at_least - (len(group) - len(left_out))
         taken |= {row.uid for row in left_out[: max(0, missing)]}
     return taken
@@ -125,18 +100,18 @@ def test_best_fraction_equals_brute_force(
             f"{rng.randint(0, rows)}",
         ]
         texts.append(f"{rng.choice(['top', 'bottom'])} {rng.choice(shares)} of m{number}")
-    rules = bound(scores, texts)
-    found = kept(scores, rules)
+    rules = bound_rules(scores, texts)
+    found = passing_uids(scores, rules)
     hashed = hashes(spark, uids)
     for rule, column in zip(rules, values, strict=True):
         (best,) = rule.bests()
         assert isinstance(best, Best)
-        known = [
-            Known(uid, value, h, ())
+        scored_rows = [
+            ScoredRow(uid, value, h, ())
             for uid, value, h in zip(uids, column, hashed, strict=True)
             if uid[-1] != "!" and value is not None and not math.isnan(value)
         ]
-        assert found[rule.name] == brute_force(best, known, ()), rule.text
+        assert found[rule.name] == brute_force(best, scored_rows, ()), rule.text
 
 
 def test_200_tables_equal_brute_force_however_they_are_partitioned(
@@ -162,35 +137,35 @@ def test_200_tables_equal_brute_force_however_they_are_partitioned(
         "top 0 of v per t",
         "top 100% of v per t",
     ]
-    rules = bound(scores, [*texts, "rank(v) >= 0.93", "rank(v) > 2"])
+    rules = bound_rules(scores, [*texts, "rank(v) >= 0.93", "rank(v) > 2"])
     shuffled = scores.repartition(7, F.rand(1)).sortWithinPartitions(F.rand(2))
-    one, other = (kept(frame, rules) for frame in (scores.coalesce(1), shuffled))
-    assert one == other
-    known = [
-        Known(uid, value, h, (t, g))
+    found, found_shuffled = (passing_uids(frame, rules) for frame in (scores.coalesce(1), shuffled))
+    assert found == found_shuffled
+    scored_rows = [
+        ScoredRow(uid, value, h, (t, g))
         for (uid, t, g, value), h in zip(rows, hashes(spark, [r[0] for r in rows]), strict=True)
         if uid[-1] != "!" and value is not None and not math.isnan(value)
     ]
     for rule in rules[: len(texts)]:
         (best,) = rule.bests()
         assert isinstance(best, Best)
-        assert one[rule.name] == brute_force(best, known, ("t", "g")), rule.text
-    assert one["rank(v) >= 0.93"] == one["top 7% of v"]
+        assert found[rule.name] == brute_force(best, scored_rows, ("t", "g")), rule.text
+    assert found["rank(v) >= 0.93"] == found["top 7% of v"]
 
-    prepared, answers = answer(shuffled, rules[-2:])
-    (rank,) = answers.ranks.values()
-    found = {row["uid"]: row[rank] for row in prepared.select("uid", rank).collect()}
-    answers.release()
-    ordered = sorted(known, key=lambda row: row.place("top"), reverse=True)
+    prepared, statistics = compute_statistics(shuffled, rules[-2:])
+    (rank,) = statistics.ranks.values()
+    ranks = {row["uid"]: row[rank] for row in prepared.select("uid", rank).collect()}
+    statistics.release()
+    ordered = sorted(scored_rows, key=lambda row: row.sort_key("top"), reverse=True)
     expected = {row.uid: worse / len(ordered) for worse, row in enumerate(ordered)}
-    assert found == {uid: expected.get(uid) for uid, *_ in rows}
+    assert ranks == {uid: expected.get(uid) for uid, *_ in rows}
 
 
 def datacomp_keeps(values: np.ndarray[Any, Any], fraction: float) -> np.ndarray[Any, Any]:
     """DataComp's rule, transcribed: which rows are kept."""
     threshold = -np.sort(-values)[int(len(values) * fraction)]
-    kept_rows: np.ndarray[Any, Any] = values >= threshold
-    return kept_rows
+    passing: np.ndarray[Any, Any] = values >= threshold
+    return passing
 
 
 def test_datacomp_threshold_is_theirs_bit_for_bit(spark: SparkSession) -> None:
@@ -209,8 +184,10 @@ def test_datacomp_threshold_is_theirs_bit_for_bit(spark: SparkSession) -> None:
         for column in columns.values()
     )
     scores = table(spark, fields, zip(map(str, range(rows)), *listed, strict=True))
-    rules = bound(scores, [f"datacomp {share} of {name}" for share in shares for name in columns])
-    found = kept(scores, rules)
+    rules = bound_rules(
+        scores, [f"datacomp {share} of {name}" for share in shares for name in columns]
+    )
+    found = passing_uids(scores, rules)
     for rule in rules:
         (best,) = rule.bests()
         assert isinstance(best, Datacomp)

@@ -1,9 +1,10 @@
-"""The rule language without Spark: what is read, and where the caret stands when it cannot be."""
+"""The rule language without Spark: how rules are parsed, and where the caret of an error points."""
 
 import pytest
 
-from jobs.rules.column_types import SCORES, Place, numeric
-from jobs.rules.rule import RuleError, parse_repetition, parse_rule
+from jobs.rules.column_types import SCORES, NamedColumn, numeric
+from jobs.rules.errors import RuleError
+from jobs.rules.rule import parse_repetition, parse_rule
 from jobs.rules.syntax_tree import (
     AllOf,
     AnyOf,
@@ -84,19 +85,27 @@ ERRORS = [  # rule, caret, message
     ("a > 1 and ((b > 2)", "          ^", "this '(' is never closed"),
     ("`(` > 1 and (b > 2", "            ^", "this '(' is never closed"),
     ("l = '(' and (b > 2", "            ^", "this '(' is never closed"),
-    ("(a > 1))", "       ^", "this ')' closes no '('"),
+    ("(a > 1))", "       ^", "this ')' has no matching '('"),
     ("rank(a > 0.5", "    ^", "this '(' is never closed"),
     ("a > 1 & b > 1", "      ^", "unexpected '&': write AND"),
-    ("top 130% of odf", "    ^", "130% is no share: a percentage lies between 0 and 100"),
-    ("top -1% of odf", "    ^", "-1% is no share"),
-    ("top 0.5 of odf", "    ^", "0.5 is no whole number of rows; for a share write top 50%"),
-    ("bottom -3 of odf", "       ^", "-3 is no number of rows"),
+    ("top 130% of odf", "    ^", "130% is not a valid share: a percentage is between 0 and 100"),
+    ("top -1% of odf", "    ^", "-1% is not a valid share"),
+    ("top 0.5 of odf", "    ^", "0.5 is not a whole number of rows; for a share write top 50%"),
+    ("bottom -3 of odf", "       ^", "-3 is not a valid number of rows"),
     ("top many of odf", "    ^", "expected a percentage or a number of rows, not 'many'"),
-    ("top 2,000 of odf", "     ^", "numbers are written without separators"),
+    ("top 2,000 of odf", "     ^", "write numbers without thousands separators"),
     ("top 5 odf", "      ^", "expected % or of, not 'odf'"),
     ("top 5 of a per", "              ^", "expected a column, but the rule ends"),
-    ("top 5 of a, at least 9", "            ^", "of what? write at least 1000 per column"),
-    ("top 5 of a per b, at least 0.5", " " * 27 + "^", "0.5 is no number of rows, as in at least"),
+    (
+        "top 5 of a, at least 9",
+        "            ^",
+        "the groups are missing: write at least 1000 per column",
+    ),
+    (
+        "top 5 of a per b, at least 0.5",
+        " " * 27 + "^",
+        "0.5 is not a valid number of rows; write, for example, at least 1000",
+    ),
     ("top 5 of a > 3", "           ^", "expected per, AND, OR or the end, not '>'"),
     ("datacomp 0.3 of a", "         ^", "DataComp's rule takes a share: write datacomp 30%"),
     ("datacomp 100% of a", "         ^", "DataComp's rule has no threshold for 100%"),
@@ -104,35 +113,39 @@ ERRORS = [  # rule, caret, message
     ("a > 1\nand b >> 2", "       ^", "expected a number or a column, not '>'"),
     ("a > 1e999", "    ^", "1e999 is too large"),
     ("top 1e-99999999999% of a", "    ^", "at most 18 decimals"),
-    ("top 1e99999999999999999999 of a", "    ^", "1e99999999999999999999 is no usable amount"),
-    ("NOT " * 60 + "a > 1", "^", "more than 50 levels"),
+    ("top 1e99999999999999999999 of a", "    ^", "1e99999999999999999999 is not a valid amount"),
+    ("NOT " * 60 + "a > 1", "^", "the rule has more than 50 levels"),
     ("(" * 3000 + "a > 1", " " * 2999 + "^", "this '(' is never closed"),
     ("a" * 5000 + " > 1", "^", "the rule is longer than 4000 characters"),
-    ("+".join("a" * 150) + " > 1", "^", "more than 100 parts of one sum"),
-    ("a>1 or " * 500 + "a>1", "^", "more than 1000 parts"),
-    ('l = "en"', "    ^", "unexpected '\"': text stands in single quotes"),
-    ("l = 'en", "    ^", "text in single quotes ends with another single quote"),
+    ("+".join("a" * 150) + " > 1", "^", "a sum or product of more than 100 parts"),
+    ("a>1 or " * 500 + "a>1", "^", "the rule has more than 1000 parts"),
+    ('l = "en"', "    ^", "unexpected '\"': put text in single quotes"),
+    ("l = 'en", "    ^", "the closing single quote of the text is missing"),
     ("l like en", "       ^", "expected text in single quotes, not 'en'"),
-    ("l like 'a\\b'", "       ^", "a backslash in a pattern stands before %, _ or"),
+    ("l like 'a\\b'", "       ^", "a backslash in a pattern must come before %, _ or"),
     ("l in 'en'", "     ^", "expected '(', not"),
     ("l in ()", "      ^", "expected a number or text in single quotes, not ')'"),
     ("rnak(a) > 0", "^", "no function 'rnak'; did you mean rank?"),
     ("rank(a, b) > 0", "^", "rank takes 1 value, not 2"),
     ("least(a) > 0", "^", "least takes 2 to 20 values, not 1"),
     ("rank() > 0", "^", "rank takes 1 value, not 0"),
-    ("quantile(a, 70) > 0", "            ^", "70 is no share: quantile takes a number from 0 to 1"),
-    ("quantile(a, b) > 0", "            ^", "b is no share"),
-    ("'a' + 1 > 2", "^", "'a' is text, and a number is needed here"),
-    ("rank(l = 'en') > 0", "     ^", "l = 'en' is true or false, and a number is needed here"),
-    ("top 3 of 'a'", "         ^", "'a' is text, and a number is needed here"),
-    ("a > 1 and 5", "          ^", "5 is a number, and a condition is needed here"),
+    (
+        "quantile(a, 70) > 0",
+        "            ^",
+        "70 is not a valid share: quantile takes a number from 0 to 1",
+    ),
+    ("quantile(a, b) > 0", "            ^", "b is not a valid share"),
+    ("'a' + 1 > 2", "^", "'a' is text, but a number is needed here"),
+    ("rank(l = 'en') > 0", "     ^", "l = 'en' is true or false, but a number is needed here"),
+    ("top 3 of 'a'", "         ^", "'a' is text, but a number is needed here"),
+    ("a > 1 and 5", "          ^", "5 is a number, but a condition is needed here"),
     (
         "NOT a + 1",
         "    ^",
-        "a + 1 is a number, and a condition is needed here: compare it, as in a +",
+        "a + 1 is a number, but a condition is needed here: compare it, as in a +",
     ),
     ("1 = 'a'", "    ^", "cannot compare 1 (a number) with 'a' (text)"),
-    ("'a' > 'b'", "^", "> compares numbers; text is compared by = and !="),
+    ("'a' > 'b'", "^", "> compares numbers; compare text with = or !="),
     ("l in ('en', 3)", "            ^", "cannot compare 'en' (text) with 3 (a number)"),
 ]
 
@@ -153,13 +166,13 @@ def test_brackets_alone_do_not_make_a_rule_deep() -> None:
 
 COLUMNS = [
     *numeric("odf", "itm", "clip-score"),
-    Place("uid", SCORES, "uid", "text", "string"),
-    Place("scored_at", SCORES, "scored_at", None, "timestamp"),
-    Place("odf", "clip", "clip.odf", "number", "float"),
-    Place("width", "clip", "clip.width", "number", "int"),
-    Place("width", "sizes", "sizes.width", "number", "int"),
-    Place("duplicate", "sizes", "sizes.duplicate", "truth", "boolean"),
-    Place("itm", "pairs", "pairs.itm", "text", "string", last=True),
+    NamedColumn("uid", SCORES, "uid", "text", "string"),
+    NamedColumn("scored_at", SCORES, "scored_at", None, "timestamp"),
+    NamedColumn("odf", "clip", "clip.odf", "number", "float"),
+    NamedColumn("width", "clip", "clip.width", "number", "int"),
+    NamedColumn("width", "sizes", "sizes.width", "number", "int"),
+    NamedColumn("duplicate", "sizes", "sizes.duplicate", "truth", "boolean"),
+    NamedColumn("itm", "pairs", "pairs.itm", "text", "string", is_fallback=True),
 ]
 
 
@@ -174,9 +187,9 @@ def test_signals_are_spelled_as_the_columns() -> None:
 
 def test_a_name_of_several_tables_means_the_one_with_values() -> None:
     rule = parse_rule("odf > 1")
-    (signal,) = rule.on_columns(COLUMNS, lambda places: places[1:]).signals()
+    (signal,) = rule.on_columns(COLUMNS, lambda columns: columns[1:]).signals()
     assert signal.column == "clip.odf"
-    (signal,) = rule.on_columns(COLUMNS, lambda places: []).signals()
+    (signal,) = rule.on_columns(COLUMNS, lambda columns: []).signals()
     assert signal.column == "odf"
 
 
@@ -189,7 +202,7 @@ def test_a_name_of_several_tables_means_the_one_with_values() -> None:
         ("itm > width", "      ^", "'width' is in several tables; write clip.width or sizes.width"),
         ("clop.odf > 1", "^", "no table 'clop'; did you mean clip?"),
         ("sizes.odf > 1", "^", "no column 'odf'; there are width, duplicate"),
-        ("top 5 of UID", "         ^", "column 'uid' holds text, and a number is needed here"),
+        ("top 5 of UID", "         ^", "column 'uid' holds text, but a number is needed here"),
         (
             "itm >= 'a'",
             "       ^",
@@ -199,10 +212,10 @@ def test_a_name_of_several_tables_means_the_one_with_values() -> None:
         (
             "itm",
             "^",
-            "column 'itm' holds a number, and a condition is needed here: compare it, as in"
+            "column 'itm' holds a number, but a condition is needed here: compare it, as in"
             " itm >= 1",
         ),
-        ("uid < 'a'", "^", "< compares numbers; text is compared by = and !="),
+        ("uid < 'a'", "^", "< compares numbers; compare text with = or !="),
         (
             "scored_at > 3",
             "^",
@@ -233,10 +246,10 @@ def test_repetitions(text: str, canonical: str) -> None:
     ("text", "message"),
     [
         ("itm > 3", "expected"),
-        ("'a' where itm > 3", "'a' is text, and a number is needed"),
+        ("'a' where itm > 3", "'a' is text, but a number is needed"),
         ("2 where itm", "a condition is needed"),
-        ("2, at most 0", "a kept row is there at least once"),
-        ("2, at most 0.5", "0.5 is no number of rows"),
+        ("2, at most 0", "a kept row appears at least once"),
+        ("2, at most 0.5", "0.5 is not a valid number of rows"),
     ],
 )
 def test_repetitions_that_mean_nothing(text: str, message: str) -> None:

@@ -6,7 +6,8 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.rules.rule import RuleError, parse_rule
+from jobs.rules.errors import RuleError
+from jobs.rules.rule import parse_rule
 from jobs.rules.syntax_tree import (
     AllOf,
     AnyOf,

@@ -11,7 +11,7 @@ from tiny_pairs import GOOD, Score, damaged_rows, good_rows, score_rows, write
 
 from jobs.core.errors import UsageError
 from jobs.filter import job as filter_job
-from jobs.filter.job import FilterConfig
+from jobs.filter.settings import FilterConfig
 from jobs.tables import delta
 from udfs import spark as udfs_spark
 from udfs.models.model_config import ModelConfig
