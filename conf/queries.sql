@@ -1,10 +1,10 @@
--- What analysts ask of the tables. The names are those of the views that
+-- Ready-made queries over the tables. The table names are those of the views that
 --     jobs.tables.sql_views.create_views(spark, pairs=..., scores=..., selection=..., ...)
--- makes; `mlm-filter query --name NAME --scores S ...` runs one and prints it. Every query runs as
--- it stands here. Scores are 0..100; a table with several scorers gives a row for each of them.
+-- creates; `mlm-filter query --name NAME --scores S ...` runs one and prints its rows. Every query
+-- runs as written here. Scores are 0..100; a table with several scorers gives a row for each.
 
 -- name: rows_by_status
--- What has become of the rows: scored, or why not.
+-- How many rows have been scored, and why the others have not.
 SELECT scorer, status, count(*) AS rows, any_value(reason) AS example
 FROM scores
 GROUP BY scorer, status
@@ -29,8 +29,8 @@ GROUP BY scorer, metric, from_score
 ORDER BY scorer, metric, from_score;
 
 -- name: metric_agreement
--- Do the metrics say the same? Pearson's correlation of each two; nothing for a metric that has
--- one value only (where corr() divides by zero).
+-- Do the metrics agree? Pearson's correlation of each pair of metrics; nothing if a metric has only
+-- one value (where corr() divides by zero).
 SELECT scorer, count(itm) AS rows,
        round(try_divide(covar_pop(itm, odf), stddev_pop(itm) * stddev_pop(odf)), 3) AS itm_odf,
        round(try_divide(covar_pop(itm, ctq), stddev_pop(itm) * stddev_pop(ctq)), 3) AS itm_ctq,
@@ -68,7 +68,7 @@ ORDER BY itm_entropy DESC, xxhash64(uid), uid
 LIMIT 20;
 
 -- name: fluent_but_wrong
--- Well written captions of something else: what a filter on text alone would keep.
+-- Well-written captions of something else: a filter on text alone would keep them.
 SELECT uid, scorer, round(ctq - itm, 2) AS gap, ctq, itm, left(caption, 200) AS caption
 FROM scored_pairs
 WHERE ctq > itm
@@ -76,8 +76,8 @@ ORDER BY ctq - itm DESC, xxhash64(uid), uid
 LIMIT 20;
 
 -- name: top_by_weighted_rank
--- Best by the weighted sum of two ranks (0 to 1), which no metric's scale can dominate. It sorts the
--- whole table in one place: for more than some ten million rows use a rule with rank().
+-- Best by the weighted sum of two ranks (0 to 1), which no metric's scale can dominate. Sorts the
+-- whole table in one partition: above some ten million rows use a rule with rank() instead.
 SELECT uid, scorer, round(0.6 * itm_rank + 0.4 * odf_rank, 4) AS rank, itm, odf
 FROM (
   SELECT uid, scorer, itm, odf,
@@ -125,7 +125,7 @@ GROUP BY scorer, words
 ORDER BY scorer, words;
 
 -- name: unscored_pairs
--- What is still to be scored.
+-- How many pairs have no scores yet.
 SELECT count(*) AS rows, count_if(scorer IS NULL) AS unscored
 FROM scored_pairs;
 
@@ -159,7 +159,7 @@ GROUP BY a.scorer, b.scorer, metric
 ORDER BY first, second, metric;
 
 -- name: funnel
--- Where the rows went: the first rule that each has failed. No rule: kept.
+-- The first rule that each row failed; `kept` if it failed none.
 SELECT coalesce(first_failed_rule, 'kept') AS fate, count(*) AS rows,
        round(100 * count(*) / sum(count(*)) OVER (), 2) AS percent
 FROM selection
@@ -167,7 +167,7 @@ GROUP BY first_failed_rule
 ORDER BY rows DESC, fate;
 
 -- name: failed_by_one_rule
--- Rows that a single rule keeps out: what loosening that rule would bring back.
+-- Rows that fail a single rule: loosening that rule would bring them back.
 SELECT first_failed_rule AS rule, count(*) AS rows, round(avg(itm), 2) AS itm,
        round(avg(odf), 2) AS odf
 FROM selection
@@ -184,7 +184,7 @@ GROUP BY source
 ORDER BY percent DESC, source;
 
 -- name: repetitions
--- How often kept pairs are repeated, and what that makes of the training set.
+-- How often kept pairs are repeated, and how many samples that makes.
 SELECT repetitions, count(*) AS rows, sum(repetitions) AS samples
 FROM selection
 WHERE keep
@@ -192,7 +192,7 @@ GROUP BY repetitions
 ORDER BY repetitions;
 
 -- name: kept_by_language
--- Does the filter push languages out?
+-- How much of each language does the filter keep?
 SELECT g.language, count(*) AS rows, count_if(s.keep) AS kept,
        round(100 * count_if(s.keep) / count(*), 2) AS percent
 FROM selection AS s
@@ -202,7 +202,7 @@ GROUP BY g.language
 ORDER BY rows DESC, g.language;
 
 -- name: near_duplicates_kept
--- Images that were kept more than once: groups that look alike.
+-- Images of which several near duplicates were kept.
 SELECT coalesce(g.near_image_of, g.uid) AS image, count(*) AS kept,
        sort_array(collect_list(g.uid)) AS uids
 FROM selection AS s
@@ -215,7 +215,7 @@ ORDER BY kept DESC, image
 LIMIT 20;
 
 -- name: runs_by_speed
--- What the runs have cost: hours, rows a second, and where the time of the tasks went.
+-- What the runs have cost: hours, rows per second, and how the tasks spent their time.
 SELECT run_id, job, started_at, rows, round(seconds / 3600, 3) AS hours,
        round(rows_per_second, 2) AS rows_per_second,
        transform_values(seconds_by_stage, (stage, s) -> round(s, 1)) AS seconds_by_stage,

@@ -69,7 +69,8 @@ class EvaluateConfig(JobConfig):
     )
     pairs_won: list[str] = Field(
         [],
-        description="how often a kind beats another of its image: metric:kind/kind; may be repeated",
+        description="how often a kind beats another of its image: metric:kind/kind;"
+        " may be repeated",
     )
     uid_column: str = Field("uid", description="column with the pair's key")
     caption_column: str | None = Field(

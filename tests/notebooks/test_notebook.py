@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, in a kernel and a Spark session of its own."""
+"""The notebook runs from top to bottom, in its own kernel and Spark session."""
 
 import ast
 import hashlib
@@ -59,13 +59,13 @@ def test_it_runs_on_the_tables_of_a_quickstart(
         *(("query", "0"), ("filter", "0"), ("filter", "2"), ("filter", "0")),
         *(("export", "0"), ("report", "0")),
     ]
-    made = tmp_path / "walkthrough"
-    fates = DeltaTable(made / "selection").to_pyarrow_table().to_pylist()
-    kept = {row["uid"] for row in fates if row["keep"]}
-    exported = np.load(made / "uids.npy")
-    assert {f"{high:016x}{low:016x}" for high, low in exported} == kept
-    page = (made / "report.html").read_text(encoding="utf-8")
-    assert f"{len(kept)}</em> of {len(rows)} pairs are kept" in page
+    output = tmp_path / "walkthrough"
+    selection = DeltaTable(output / "selection").to_pyarrow_table().to_pylist()
+    kept_uids = {row["uid"] for row in selection if row["keep"]}
+    exported = np.load(output / "uids.npy")
+    assert {f"{high:016x}{low:016x}" for high, low in exported} == kept_uids
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert f"{len(kept_uids)}</em> of {len(rows)} pairs are kept" in page
     assert "data:image/webp" in page
 
 
@@ -73,7 +73,7 @@ def write_tables(rows: list[tiny_report.Row], folder: Path) -> None:
     """Pairs and scores as the quickstart leaves them, without a Spark session."""
     images = {row["file"]: encoded(picture(seed=n)) for n, row in enumerate(rows)}
     digests = {file: hashlib.sha256(image).hexdigest() for file, image in images.items()}
-    key = [
+    keys = [
         {
             "uid": row["uid"],
             "image_sha": digests[row["file"]],
@@ -83,32 +83,32 @@ def write_tables(rows: list[tiny_report.Row], folder: Path) -> None:
     ]
     pairs = [
         {
-            **k,
+            **key,
             "image": images[row["file"]],
             "caption": row["caption"],
             "source_path": row["file"],
         }
-        for k, row in zip(key, rows, strict=True)
+        for key, row in zip(keys, rows, strict=True)
     ]
     write_deltalake(folder / "pairs", pa.Table.from_pylist(pairs))
-    text, real, whole = pa.string(), pa.float32(), pa.int32()
+    string, float32, int32 = pa.string(), pa.float32(), pa.int32()
     schema = pa.schema(
         [
-            *((name, text) for name in ("uid", "scorer", "image_sha", "caption_sha")),
-            ("copy", whole),
-            *((name, real) for name in tiny_report.METRICS),
-            *((f"{name}_mode", whole) for name in tiny_report.METRICS),
-            *((f"{name}_entropy", real) for name in tiny_report.METRICS),
-            *(("clip_score", real), ("status", text), ("reason", text), ("attempts", whole)),
-            *(("run_id", text), ("scored_at", pa.timestamp("us", "UTC"))),
+            *((name, string) for name in ("uid", "scorer", "image_sha", "caption_sha")),
+            ("copy", int32),
+            *((name, float32) for name in tiny_report.METRICS),
+            *((f"{name}_mode", int32) for name in tiny_report.METRICS),
+            *((f"{name}_entropy", float32) for name in tiny_report.METRICS),
+            *(("clip_score", float32), ("status", string), ("reason", string), ("attempts", int32)),
+            *(("run_id", string), ("scored_at", pa.timestamp("us", "UTC"))),
         ]
     )
     scores = [
         {
             **{name: row.get(name) for name in schema.names},
-            **k,
+            **key,
             **{"copy": 0, "scorer": "s1", "attempts": 1, "run_id": "r1", "clip_score": None},
         }
-        for k, row in zip(key, rows, strict=True)
+        for key, row in zip(keys, rows, strict=True)
     ]
     write_deltalake(folder / "scores", pa.Table.from_pylist(scores, schema))
