@@ -19,7 +19,7 @@ baseline/    pairs -> a small dual encoder, to compare with
 starter/     the starter model as a Hugging Face folder
 
 rules/       the rule language, from text to Spark columns
-tables/      the project's tables, one file a table
+tables/      the project's tables, one file per table
 core/        settings, session, errors, progress, running a job
 
 In each job's folder, `job.py` holds its settings, `run` and `main`. A folder imports only from

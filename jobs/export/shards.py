@@ -85,14 +85,14 @@ def check_output(folder: Path) -> None:
         )
 
 
-def assign_shards(kept: DataFrame, shard_rows: int) -> tuple[DataFrame, int]:
+def assign_shards(rows: DataFrame, shard_rows: int) -> tuple[DataFrame, int]:
     """The samples of `kept_rows` with `_shard`, `_index` and `repetition` (0, 1 ...); how many.
 
     Exact, without sorting all rows in one partition: a sample's number is the count of samples in
     the hash buckets before its own, plus its row number within its bucket.
     """
     order = F.xxhash64("uid", "repetition")
-    samples = kept.withColumn(
+    samples = rows.withColumn(
         "repetition", F.explode(F.sequence(F.lit(0), F.col("repetitions") - 1))
     )
     samples = samples.drop("repetitions").withColumns(
@@ -101,10 +101,10 @@ def assign_shards(kept: DataFrame, shard_rows: int) -> tuple[DataFrame, int]:
     counts = sorted(tuple(row) for row in samples.groupBy("_bucket").count().collect())
     total = 0
     starts = []
-    for number, rows in counts:
-        starts.append((number, total))
-        total += rows
-    bucket_starts = kept.sparkSession.createDataFrame(starts, "_bucket int, _before long")
+    for bucket_number, count in counts:
+        starts.append((bucket_number, total))
+        total += count
+    bucket_starts = rows.sparkSession.createDataFrame(starts, "_bucket int, _before long")
     bucket = Window.partitionBy("_bucket").orderBy("_order", *PAIRS_KEYS, "repetition")
     sample_number = F.col("_before") + F.row_number().over(bucket) - 1
     numbered = samples.join(F.broadcast(bucket_starts), "_bucket", "inner").withColumn(

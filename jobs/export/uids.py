@@ -36,7 +36,7 @@ def check_output(path: Path) -> None:
         raise UsageError(f"--output {path} is a file of another kind, which would be replaced")
 
 
-def count_uids(kept: DataFrame) -> tuple[int, int]:
+def count_uids(uids: DataFrame) -> tuple[int, int]:
     """Rows of `kept_uids`, and the sum of their repetitions.
 
     Raises:
@@ -44,32 +44,34 @@ def count_uids(kept: DataFrame) -> tuple[int, int]:
     """
     uid = F.col("uid")
     number = (F.octet_length(uid) == _DIGITS) & F.unhex(uid).isNotNull()
-    other = ~F.coalesce(number, F.lit(False))
-    row = kept.agg(
-        F.count("*"), F.coalesce(F.sum("repetitions"), F.lit(0)), F.count_if(other)
+    invalid = ~F.coalesce(number, F.lit(False))
+    row = uids.agg(
+        F.count("*"), F.coalesce(F.sum("repetitions"), F.lit(0)), F.count_if(invalid)
     ).first()
     assert row is not None
-    rows, repetitions, others = map(int, row)
-    if others:
-        some = [repr(found[0]) for found in kept.where(other).select(uid).limit(3).collect()]
+    rows, repetitions, invalid_count = map(int, row)
+    if invalid_count:
+        examples = [
+            repr(example[0]) for example in uids.where(invalid).select(uid).limit(3).collect()
+        ]
         raise UsageError(
-            f"{others:,} of {rows:,} kept uids are not {_DIGITS} hexadecimal digits, as DataComp's"
-            f" are: {', '.join(some)}{' ...' if others > len(some) else ''}"
+            f"{invalid_count:,} of {rows:,} kept uids are not {_DIGITS} hexadecimal digits, as"
+            f" DataComp's are: {', '.join(examples)}{' ...' if invalid_count > len(examples) else ''}"
         )
     return rows, repetitions
 
 
-def write(kept: DataFrame, rows: int, path: Path) -> dict[str, Any]:
+def write(uids: DataFrame, rows: int, path: Path) -> dict[str, Any]:
     """Write the uid file; a uid of several kept rows counts once, with the most repetitions."""
-    keys = kept.select(F.unhex("uid").alias("key"), "repetitions")
+    keys = uids.select(F.unhex("uid").alias("key"), "repetitions")
     # Spark compares binary values byte by byte, unsigned: the order of 128-bit numbers. Rows of one
     # key are in one partition.
     ordered = keys.repartitionByRange(max(1, -(-rows // ROWS)), "key")
     ordered = ordered.sortWithinPartitions("key", F.desc("repetitions"))
-    with session_settings(kept.sparkSession, _NARROW):
+    with session_settings(uids.sparkSession, _NARROW):
         pieces = ordered.mapInArrow(pack_uids, "uids binary")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with UidWriter(path) as uids:
+        with UidWriter(path) as writer:
             for piece in pieces.toLocalIterator(prefetchPartitions=True):
-                uids.write(piece[0])
-    return {"uids": uids.rows, "bytes": path.stat().st_size}
+                writer.write(piece[0])
+    return {"uids": writer.rows, "bytes": path.stat().st_size}
