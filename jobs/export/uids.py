@@ -56,7 +56,8 @@ def count_uids(uids: DataFrame) -> tuple[int, int]:
         ]
         raise UsageError(
             f"{invalid_count:,} of {rows:,} kept uids are not {_DIGITS} hexadecimal digits, as"
-            f" DataComp's are: {', '.join(examples)}{' ...' if invalid_count > len(examples) else ''}"
+            f" DataComp's are: {', '.join(examples)}"
+            f"{' ...' if invalid_count > len(examples) else ''}"
         )
     return rows, repetitions
 
