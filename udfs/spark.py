@@ -1,4 +1,4 @@
-"""Thin shells around the scorers: the only module here that knows Spark.
+"""Spark UDFs around the scorers; the only module in udfs/ that imports Spark.
 
     from udfs.spark import mlm_scores
     pairs.select("uid", mlm_scores("image", "caption").alias("s")).select("uid", "s.*")
@@ -6,8 +6,8 @@
     register_functions(spark)
     spark.sql("SELECT uid, mlm_score(image, caption) AS s, mlm_ctq(image, caption) FROM pairs")
 
-Each call of a function runs the model once a row: take several scores from one `mlm_score`. Write
-such scores to a table before filtering on them: Spark may otherwise run the model twice.
+Each function call runs the model once for each row, so take several scores from one `mlm_score`.
+Write scores to a table before filtering on them: Spark may otherwise run the model twice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STAGES = ("load", "decode", "wait", "model")
-_ARROW = {
+_ARROW_TYPES = {
     "float": pa.float32(),
     "double": pa.float64(),
     "integer": pa.int32(),
@@ -45,8 +45,8 @@ _ARROW = {
 }
 
 
-def _field(name: str, kind: T.DataType, comment: str) -> T.StructField:
-    return T.StructField(name, kind, True, {"comment": comment})
+def _field(name: str, spark_type: T.DataType, comment: str) -> T.StructField:
+    return T.StructField(name, spark_type, True, {"comment": comment})
 
 
 SCORES = T.StructType(
@@ -68,8 +68,8 @@ SCORES = T.StructType(
         _field("reason", T.StringType(), "in words, what the status means for this pair"),
     ]
 )
-"""What the model says of one pair; all scores are null where the status says so. An MLM leaves
-`clip_score` null, a dual encoder everything else."""
+"""The result for one pair; all scores are null if the status says that it was not scored. An MLM
+leaves `clip_score` null, a dual encoder leaves the other scores null."""
 
 _SECONDS = [T.StructField(f"seconds_{stage}", T.DoubleType()) for stage in STAGES]
 
@@ -77,8 +77,8 @@ _SECONDS = [T.StructField(f"seconds_{stage}", T.DoubleType()) for stage in STAGE
 def mlm_scores(
     image: Column | str, caption: Column | str, config: ModelConfig | None = None
 ) -> Column:
-    """One struct (`SCORES`) for each image (binary) and caption (string), as a column."""
-    # As bytes: text that is not valid UTF-8 would end the task on its way to Python.
+    """A column with one struct (`SCORES`) for each image (binary) and caption (string)."""
+    # As bytes: text that is not valid UTF-8 would make the task fail on its way to Python.
     text = F.col(caption) if isinstance(caption, str) else caption
     column: Column = scores_udf(config or ModelConfig())(image, text.cast("binary"))
     return column
@@ -87,17 +87,17 @@ def mlm_scores(
 def register(
     spark: SparkSession, config: ModelConfig | None = None, name: str = "mlm_scores"
 ) -> None:
-    """Make `name(image, caption)` known to SQL. Captions of doubtful encoding: CAST(... AS
-    BINARY)."""
+    """Register `name(image, caption)` for SQL. CAST captions AS BINARY if their encoding may be
+    broken."""
     spark.udf.register(name, scores_udf(config or ModelConfig()))
 
 
 def register_functions(spark: SparkSession, config: ModelConfig | None = None) -> list[str]:
-    """Make these known to SQL, each of (image, caption); returns their names.
+    """Register these functions of (image, caption) for SQL; returns their names.
 
     `mlm_score`: a struct of the four scores, 0..100, null where the pair cannot be scored;
-    `mlm_itm`, `mlm_odf`, `mlm_ctq`, `mlm_su`: one of them;
-    `mlm_scores`: the whole of `SCORES`, with status and reason.
+    `mlm_itm`, `mlm_odf`, `mlm_ctq`, `mlm_su`: one score each;
+    `mlm_scores`: all of `SCORES`, with status and reason.
     """
     config = config or ModelConfig()
     functions_of = {"mlm_scores": SCORES.fieldNames(), "mlm_score": list(METRICS)}
@@ -111,34 +111,37 @@ def register_functions(spark: SparkSession, config: ModelConfig | None = None) -
 def scores_udf(config: ModelConfig, columns: Sequence[str] = ()) -> Any:
     """The iterator-form pandas UDF behind `mlm_scores`: a struct of these columns of `SCORES`."""
     fields = [field for field in SCORES if field.name in (columns or SCORES.fieldNames())]
-    # Spark 4.2 takes a struct with comments for another type than the same one without.
-    plain = T.StructType([T.StructField(field.name, field.dataType) for field in fields])
+    # Spark 4.2 treats a struct with comments as another type than the same one without.
+    uncommented = T.StructType([T.StructField(field.name, field.dataType) for field in fields])
 
-    def frame(answers: Sequence[Scored]) -> pd.DataFrame:
+    def to_frame(answers: Sequence[Scored]) -> pd.DataFrame:
         import pandas as pd
 
-        values = columns_of(answers)
-        return pd.DataFrame({name: values[name] for name in plain.names}, columns=plain.names)
+        names, values = uncommented.names, columns_of(answers)
+        return pd.DataFrame({name: values[name] for name in names}, columns=names)
 
     import pandas as pd
 
-    return _udf(config, frame, plain, pd.DataFrame)
+    return _udf(config, to_frame, uncommented, pd.DataFrame)
 
 
 def score_udf(config: ModelConfig, metric: str) -> Any:
-    """The pandas UDF behind `mlm_itm` and its like: one score, a number."""
+    """The pandas UDF behind `mlm_itm` and the other single scores: one number."""
     import pandas as pd
 
-    def series(answers: Sequence[Scored]) -> pd.Series:
+    def to_series(answers: Sequence[Scored]) -> pd.Series:
         import pandas as pd
 
         return pd.Series(columns_of(answers)[metric], dtype="float32")
 
-    return _udf(config, series, SCORES[metric].dataType, pd.Series)
+    return _udf(config, to_series, SCORES[metric].dataType, pd.Series)
 
 
 def _udf(
-    config: ModelConfig, shape: Callable[[Sequence[Scored]], Any], kind: T.DataType, made: type
+    config: ModelConfig,
+    to_pandas: Callable[[Sequence[Scored]], Any],
+    spark_type: T.DataType,
+    pandas_type: type,
 ) -> Any:
     import pandas as pd
 
@@ -146,16 +149,16 @@ def _udf(
         meter = Meter()
         pairs = ((images.array, captions.array) for images, captions in batches)
         for answers in score_stream(_scorer(config, meter), pairs, meter):
-            yield shape(answers)
+            yield to_pandas(answers)
 
     # pandas_udf reads the annotations, which are text here (PEP 563) and name a local import.
     score.__annotations__ = {
         "batches": Iterator[tuple[pd.Series, pd.Series]],
-        "return": Iterator[made],  # type: ignore[valid-type]
+        "return": Iterator[pandas_type],  # type: ignore[valid-type]
     }
-    # Not deterministic for the optimizer: it then does not evaluate the model twice.
-    make: Any = functions.pandas_udf  # its overloads know no annotations that are set by hand
-    return make(score, kind).asNondeterministic()
+    # Declared nondeterministic so that the optimizer does not evaluate the model twice.
+    pandas_udf: Any = functions.pandas_udf  # its overloads reject annotations set by hand
+    return pandas_udf(score, spark_type).asNondeterministic()
 
 
 def score_batches(
@@ -164,20 +167,20 @@ def score_batches(
     """A function for `DataFrame.mapInArrow`, and the schema of what it returns.
 
     Its input has the string columns `keys`, the column `image` (binary, or a string with paths) and
-    `caption` (binary); it returns `keys`, `SCORES`, and on the first row of each batch the seconds
-    by stage since the last one. mapInArrow holds to Spark's limit on bytes a batch where pandas
-    UDFs over a Parquet scan do not.
+    `caption` (binary). It returns `keys`, `SCORES` and, on the first row of each batch, the seconds
+    by stage since the batch before. mapInArrow respects Spark's limit on the bytes of a batch;
+    pandas UDFs over a Parquet scan do not.
     """
     schema = T.StructType([*(T.StructField(k, T.StringType()) for k in keys), *SCORES, *_SECONDS])
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         meter = Meter()
         scorer = _scorer(config, meter, device)
-        kept: list[list[pa.Array]] = []
+        waiting_keys: list[list[pa.Array]] = []  # of the batches that are being scored
 
         def pairs() -> Iterator[tuple[Any, Any]]:
             for batch in batches:
-                kept.append([batch.column(key) for key in keys])
+                waiting_keys.append([batch.column(key) for key in keys])
                 yield python_values(batch.column(image)), python_values(batch.column("caption"))
 
         paths = image == "image_path"
@@ -187,7 +190,7 @@ def score_batches(
             for stage in STAGES:
                 values[f"seconds_{stage}"] = [seconds[stage]] + [0.0] * (len(answers) - 1)
             arrays = [
-                *kept.pop(0),
+                *waiting_keys.pop(0),
                 *(_array(values[f.name], f.dataType) for f in schema.fields[len(keys) :]),
             ]
             if answers:
@@ -197,12 +200,12 @@ def score_batches(
 
 
 def columns_of(answers: Sequence[Scored]) -> dict[str, list[Any]]:
-    """Answers as columns in the order of `SCORES`."""
+    """Answers as columns, in the order of `SCORES`."""
     values: dict[str, list[Any]] = {}
     for suffix, attribute in (("", "expectation"), ("_mode", "mode"), ("_entropy", "entropy")):
-        found = [getattr(answer, attribute) or [None] * len(METRICS) for answer in answers]
+        rows = [getattr(answer, attribute) or [None] * len(METRICS) for answer in answers]
         for i, metric in enumerate(METRICS):
-            values[metric + suffix] = [four[i] for four in found]
+            values[metric + suffix] = [row[i] for row in rows]
     values["clip_score"] = [answer.clip_score for answer in answers]
     values["status"] = [answer.status for answer in answers]
     values["reason"] = [answer.reason for answer in answers]
@@ -210,15 +213,15 @@ def columns_of(answers: Sequence[Scored]) -> dict[str, list[Any]]:
 
 
 def device_of(addresses: Sequence[str], visible: str | None) -> str:
-    """The device of a task whose GPU addresses Spark gives: "cpu" without any, else "cuda:i".
+    """The device for a task with these GPU addresses from Spark: "cpu" if none, else "cuda:i".
 
-    Where a cluster manager has narrowed CUDA_VISIBLE_DEVICES to `visible`, CUDA counts within it.
+    If a cluster manager has set CUDA_VISIBLE_DEVICES to `visible`, CUDA counts within that list.
     """
     if not addresses:
         return "cpu"
     first = addresses[0]
-    listed = [entry.strip() for entry in visible.split(",")] if visible else []
-    index = listed.index(first) if first in listed else int(first)
+    devices = [entry.strip() for entry in visible.split(",")] if visible else []
+    index = devices.index(first) if first in devices else int(first)
     return f"cuda:{index}"
 
 
@@ -230,7 +233,7 @@ def _scorer(config: ModelConfig, meter: Meter, device: str = "auto") -> PairScor
     if device == "auto":
         addresses = gpu.addresses if gpu else []
         device = device_of(addresses, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    elif device == "cuda":  # local mode: Spark counts no GPUs there, so share them out by partition
+    elif device == "cuda":  # local mode: Spark knows no GPUs there, so assign them by partition
         import torch
 
         partition = context.partitionId() if context else 0
@@ -241,5 +244,5 @@ def _scorer(config: ModelConfig, meter: Meter, device: str = "auto") -> PairScor
     return scorer
 
 
-def _array(values: list[Any], kind: T.DataType) -> pa.Array:
-    return pa.array(values, type=_ARROW[kind.typeName()])
+def _array(values: list[Any], spark_type: T.DataType) -> pa.Array:
+    return pa.array(values, type=_ARROW_TYPES[spark_type.typeName()])

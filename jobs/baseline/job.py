@@ -99,7 +99,7 @@ def run(spark: SparkSession, config: BaselineConfig) -> dict[str, Any]:
             cache=cache,
             dtype=config.dtype,
             device=config.device,
-            say=say,
+            progress=say,
         )
     except (BaselineDataError, baseline_model.BaselineError, starter.StarterError) as error:
         raise UsageError(str(error)) from None
@@ -114,7 +114,7 @@ def run(spark: SparkSession, config: BaselineConfig) -> dict[str, Any]:
         "left_out": report.left_out,
         "validation": report.validation_groups[:20],
         "validation_auc": round(report.auc, 4),
-        "step": report.looks[report.best].step,
+        "step": report.validations[report.best].step,
         "temperature": round(report.temperature, 4),
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 from pyspark.sql import types as T
 
 from udfs.agreement.correlation import Agreement, Decile
-from udfs.agreement.resampling import Estimate, number
+from udfs.agreement.resampling import Estimate, finite_or_none
 
 from ..tables.delta import described
 from .comparison import Finding
@@ -104,8 +104,8 @@ def _decile(decile: Decile) -> dict[str, float | None]:
     return {
         "decile": decile.decile,
         "n": decile.n,
-        "score": number(decile.score),
-        "rating": number(decile.rating),
+        "score": finite_or_none(decile.score),
+        "rating": finite_or_none(decile.rating),
         "lowest": decile.lowest,
         "highest": decile.highest,
     }

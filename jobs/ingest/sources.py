@@ -127,7 +127,7 @@ def webdataset(spark: SparkSession, path: str) -> Source:
     # From one partition, round robin: the most even way to share out the tars.
     partitions = max(1, min(number, size // _MIN_TASK_BYTES))
     paths = spark.createDataFrame(listed, "path string, length long").select("path")
-    rows = paths.coalesce(1).repartition(partitions).mapInArrow(tars.rows_of, _TAR_ROWS)
+    rows = paths.coalesce(1).repartition(partitions).mapInArrow(tars.read_tars, _TAR_ROWS)
     texts = {name: F.col(name).cast("string") for name in ("caption", "metadata")}
     notes = {"tars": number, "tar_bytes": size}
     return Source(rows.withColumns(texts), fill_uid=True, notes=notes)

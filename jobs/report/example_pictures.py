@@ -1,13 +1,14 @@
-"""The pairs that a report shows: those at the ends of each metric and at each rule's line.
+"""Chooses the pairs that a report shows: the best and worst by each metric, and those at each
+rule's boundary.
 
-Which they are is decided by the signal's value, then by xxhash64(uid): the same in every run and
-for any partitioning. Their thumbnails are made on executors; the driver gets a few KB for each.
+They are ordered by the signal's value, then by xxhash64(uid), so they are the same in every run and
+for any partitioning. Executors make their thumbnails; the driver gets a few KB for each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, Row
@@ -21,18 +22,18 @@ from ..tables.delta import quoted
 from ..tables.pairs import PAIRS_KEYS
 from ..tables.scores import KEYS
 from .figures import value_of
-from .rule_boundaries import Line
+from .rule_boundaries import RuleBoundary
 
-ENDS = (*METRICS, "clip_score")
-"""Signals whose best and worst pairs are shown; of others nobody can say which end is the best."""
+RANKED_SIGNALS = (*METRICS, "clip_score")
+"""Signals whose best and worst pairs are shown; for others it is unknown which end is the best."""
 
-_CAPTION_BYTES = 16_384  # more is never shown
-_TOLD = ("keep", "first_failed_rule", "reason")
+_CAPTION_BYTES = 16_384  # the page never shows more
+_VERDICT_COLUMNS = ("keep", "first_failed_rule", "reason")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The first rows by a signal among those that meet a condition."""
+class StripPlan:
+    """What a strip of pictures will show: the first rows, by a signal, that meet a condition."""
 
     title: str
     signal: str
@@ -41,79 +42,84 @@ class Wanted:
     passing: bool = True
 
     def condition(self) -> Column:
-        """Scored rows with a value, on the wanted side of the rule."""
-        meant = is_scored() & value_of(self.signal).isNotNull()
+        """Scored rows with a value; given a rule, only those that pass it, or that fail it."""
+        has_value = is_scored() & value_of(self.signal).isNotNull()
         if self.rule is None:
-            return meant
+            return has_value
         passed = F.coalesce(F.col("rules")[self.rule], F.lit(False))
-        return meant & (passed if self.passing else ~passed)
+        return has_value & (passed if self.passing else ~passed)
 
 
 def plan(
-    lines: Sequence[Line], signals: Iterable[str], each: int
-) -> tuple[list[tuple[Gallery, list[Wanted]]], int]:
-    """What to show, as galleries and their strips to be, and how many pictures a strip may have.
+    boundaries: Sequence[RuleBoundary], signals: Iterable[str], each: int
+) -> tuple[list[tuple[Gallery, list[StripPlan]]], int]:
+    """Which galleries to show, with the plans of their strips; and how many pictures per strip.
 
-    No more than MAX_PICTURES in all: strips become shorter, down to two, then the last rules go.
+    To stay within MAX_PICTURES, strips become shorter, down to two pictures; then the last rules
+    are left out.
     """
-    ends = [name for name in signals if name in ENDS]
-    count = len(lines) + len(ends)
+    ranked = [name for name in signals if name in RANKED_SIGNALS]
+    count = len(boundaries) + len(ranked)
     each = max(min(each, 2), min(each, MAX_PICTURES // (2 * max(count, 1))))
-    made: list[tuple[Gallery, list[Wanted]]] = []
-    for line in lines[: MAX_PICTURES // (2 * each) - len(ends)]:
-        up = line.ascending
-        note = "" if line.exact else f"Decided by several signals; in the order of {line.signal}."
+    plans: list[tuple[Gallery, list[StripPlan]]] = []
+    for boundary in boundaries[: MAX_PICTURES // (2 * each) - len(ranked)]:
+        rule, signal, ascending = boundary.rule, boundary.signal, boundary.ascending
+        note = "" if boundary.exact else f"Several signals decide; ordered by {signal}."
         strips = [
-            Wanted("last to pass", line.signal, up, line.rule),
-            Wanted("first to fail", line.signal, not up, line.rule, passing=False),
+            StripPlan("last to pass", signal, ascending, rule),
+            StripPlan("first to fail", signal, not ascending, rule, passing=False),
         ]
-        made.append((Gallery(line.rule, line.signal, (), note, kind="line"), strips))
-    for name in ends:
-        made.append(
-            (Gallery(name, name, ()), [Wanted("best", name, False), Wanted("worst", name, True)])
-        )
-    return made, each
+        plans.append((Gallery(rule, signal, (), note, kind="line"), strips))
+    for name in ranked:
+        strips = [
+            StripPlan("best", name, ascending=False),
+            StripPlan("worst", name, ascending=True),
+        ]
+        plans.append((Gallery(name, name, ()), strips))
+    return plans, each
 
 
-def choose(selection: DataFrame, wanted: Sequence[Wanted], each: int) -> list[list[Row]]:
-    """The rows of each strip in their order, from one Spark job; without images."""
-    if not wanted:
+def choose(selection: DataFrame, strips: Sequence[StripPlan], each: int) -> list[list[Row]]:
+    """The rows of each strip, in order, from one Spark job; without images."""
+    if not strips:
         return []
-    scores = [name for name in ENDS if name in selection.columns]
-    told = [F.col(quoted(name)) for name in dict.fromkeys((*KEYS, *_TOLD, *scores))]
-    tie = [F.xxhash64("uid"), *map(F.col, KEYS)]
-    strips = []
-    for number, one in enumerate(wanted):
-        value = value_of(one.signal)
-        first = selection.where(one.condition()).orderBy(
-            value.asc() if one.ascending else value.desc(), *tie
+    scores = [name for name in RANKED_SIGNALS if name in selection.columns]
+    columns = [F.col(quoted(name)) for name in dict.fromkeys((*KEYS, *_VERDICT_COLUMNS, *scores))]
+    tie_order = [F.xxhash64("uid"), *map(F.col, KEYS)]
+    frames = []
+    for number, strip in enumerate(strips):
+        value = value_of(strip.signal)
+        ordered = selection.where(strip.condition()).orderBy(
+            value.asc() if strip.ascending else value.desc(), *tie_order
         )
         added = (
             F.lit(number).alias("__strip"),
             value.alias("__value"),
-            F.xxhash64("uid").alias("__tie"),
+            F.xxhash64("uid").alias("__hash"),
         )
-        strips.append(first.limit(each).select(*told, *added))
-    found: list[list[Row]] = [[] for _ in wanted]
-    for row in reduce(DataFrame.unionByName, strips).collect():  # in no order
-        found[row["__strip"]].append(row)
-    for one, rows in zip(wanted, found, strict=True):
-        sign = 1 if one.ascending else -1
-        rows.sort(key=lambda r: (sign * r["__value"], r["__tie"], *map(str, (r[k] for k in KEYS))))
-    return found
+        frames.append(ordered.limit(each).select(*columns, *added))
+    chosen: list[list[Row]] = [[] for _ in strips]
+    for row in reduce(DataFrame.unionByName, frames).collect():  # in no particular order
+        chosen[row["__strip"]].append(row)
+    for strip, rows in zip(strips, chosen, strict=True):
+        sign = 1 if strip.ascending else -1
+        rows.sort(key=lambda r: (sign * r["__value"], r["__hash"], *map(str, (r[k] for k in KEYS))))
+    return chosen
 
 
 def fetch(keyed: DataFrame, image: str, rows: Iterable[Row]) -> dict[tuple[str, ...], Row]:
-    """By key: `caption` (the bytes of its beginning), `thumbnail` and `problem` of the rows' pairs.
+    """Key -> `caption` (its first bytes), `thumbnail` and `problem`, for the pairs of the rows.
 
-    `keyed` is the pairs table with keys (jobs/tables/pairs.py), `image` its column `image` or
-    `image_path`. Only rows of the uids wanted are read.
+    `keyed` is the pairs table with keys (jobs/tables/pairs.py), `image` the name of its column
+    `image` or `image_path`. Reads only rows with the uids of the rows.
     """
     keys = {tuple(row[name] for name in PAIRS_KEYS) for row in rows}
     uids = sorted({key[0] for key in keys if key[0] is not None})
     if not uids:
         return {}
-    caption = F.substring(F.col("caption").cast("binary"), 1, _CAPTION_BYTES)  # maybe no UTF-8
+    caption = F.substring(
+        F.col("caption").cast("binary"), 1, _CAPTION_BYTES
+    )  # may be invalid UTF-8
     needed = keyed.where(F.col("uid").isin(uids)).select(
         *PAIRS_KEYS, caption.alias("caption"), image
     )
@@ -121,20 +127,24 @@ def fetch(keyed: DataFrame, image: str, rows: Iterable[Row]) -> dict[tuple[str, 
         "uid string, image_sha string, caption_sha string, caption binary,"
         " thumbnail binary, problem string"
     )
-    found = needed.mapInArrow(with_thumbnails, schema).collect()
-    return {key: row for row in found if (key := tuple(row[n] for n in PAIRS_KEYS)) in keys}
+    fetched = needed.mapInArrow(with_thumbnails, schema).collect()
+    return {key: row for row in fetched if (key := tuple(row[n] for n in PAIRS_KEYS)) in keys}
 
 
-def picture(row: Row, found: Row | None) -> Picture:
-    """One pair of a strip, with what `fetch` found of it."""
+def picture(row: Row, fetched: Row | None) -> Picture:
+    """One pair of a strip, with what `fetch` returned for it."""
     return Picture(
         uid=row["uid"] or "",
         value=row["__value"],
-        caption=found["caption"] if found else None,
+        caption=fetched["caption"] if fetched else None,
         keep=bool(row["keep"]),
-        thumbnail=found["thumbnail"] if found else None,
-        problem=found["problem"] if found else "the pair is not in the pairs table (any more)",
-        scores={name: row[name] for name in ENDS if name in row and row[name] is not None},
+        thumbnail=fetched["thumbnail"] if fetched else None,
+        problem=fetched["problem"]
+        if fetched
+        else "the pair is not or no longer in the pairs table",
+        scores={
+            name: row[name] for name in RANKED_SIGNALS if name in row and row[name] is not None
+        },
         first_failed_rule=row["first_failed_rule"],
         reason=row["reason"],
     )
@@ -144,27 +154,26 @@ def collect(
     selection: DataFrame,
     keyed: DataFrame,
     image: str,
-    lines: Sequence[Line],
+    boundaries: Sequence[RuleBoundary],
     signals: Sequence[str],
     each: int,
 ) -> list[Gallery]:
     """All pictures of a report. Runs two Spark jobs."""
-    planned, each = plan(lines, signals, each)
-    wanted = [strip for _, strips in planned for strip in strips]
-    chosen = choose(selection, wanted, each)
-    found = fetch(keyed, image, (row for rows in chosen for row in rows))
-    made = []
-    left = iter(chosen)
-    for gallery, strips in planned:
-        shown = tuple(
+    plans, each = plan(boundaries, signals, each)
+    chosen = choose(selection, [strip for _, strips in plans for strip in strips], each)
+    fetched = fetch(keyed, image, (row for rows in chosen for row in rows))
+    galleries = []
+    rows_of_strips = iter(chosen)
+    for gallery, strip_plans in plans:
+        strips = tuple(
             Strip(
                 strip.title,
                 tuple(
-                    picture(row, found.get(tuple(row[name] for name in PAIRS_KEYS)))
-                    for row in next(left)
+                    picture(row, fetched.get(tuple(row[name] for name in PAIRS_KEYS)))
+                    for row in next(rows_of_strips)
                 ),
             )
-            for strip in strips
+            for strip in strip_plans
         )
-        made.append(Gallery(gallery.title, gallery.signal, shown, gallery.note, gallery.kind))
-    return made
+        galleries.append(replace(gallery, strips=strips))
+    return galleries

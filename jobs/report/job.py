@@ -1,10 +1,11 @@
-"""Show what a filter did: selection (+ scores, pairs) -> one HTML file that needs no network.
+"""Show what a filter did: selection (+ scores, pairs) -> one HTML file that works offline.
 
     mlm-filter report --selection SEL --output report.html
     mlm-filter report --selection SEL --scores S --pairs P --output report.html
 
-Counts are exact, for any number of rows; pictures are the few at each rule's line and at each
-metric's ends (with --pairs). The same figures stand in the file as JSON. A rerun replaces the file.
+Counts are exact, for any number of rows. With --pairs, the page shows the pictures next to each
+rule's boundary, and the best and worst by each metric. The file also contains the figures as JSON.
+A rerun replaces the file.
 """
 
 import json
@@ -31,7 +32,7 @@ from ..tables.scores import KEYS
 from . import example_pictures
 from . import figures as report_figures
 
-_NEEDED = (*KEYS, "scorer", "status", "keep", "first_failed_rule", "reason", "rules")
+_SELECTION_COLUMNS = (*KEYS, "scorer", "status", "keep", "first_failed_rule", "reason", "rules")
 
 
 class ReportConfig(JobConfig):
@@ -57,18 +58,18 @@ class ReportConfig(JobConfig):
         if self.limit is not None:
             raise UsageError("report takes no --limit: it is about all rows of the selection")
         if delta.is_uri(self.output):
-            raise UsageError("--output is a file of this machine")
+            raise UsageError("--output must be a local file")
         return self
 
 
 def run(spark: SparkSession, config: ReportConfig) -> dict[str, Any]:
-    """Count, choose the pictures, write the page."""
+    """Compute the figures, choose the pictures and write the page."""
     _check_libraries()
     path = Path(delta.path_of(config.output))
     _check_replaceable(path)
     version = delta.version(spark, config.selection)  # several passes must see the same rows
     selection = delta.read(spark, config.selection, version)
-    _require(config.selection, selection)
+    _require_columns(config.selection, selection)
     keyed = _pairs(spark, config)
     notes: list[str] = []
     if config.scores:
@@ -76,17 +77,17 @@ def run(spark: SparkSession, config: ReportConfig) -> dict[str, Any]:
     signals = report_figures.signals_of(selection.schema)
 
     job_runner.say(f"counting {config.selection} by {', '.join(signals) or 'status'} ...")
-    found, lines = report_figures.collect(selection, signals)
+    counted, boundaries = report_figures.collect(selection, signals)
     galleries: list[Gallery] = []
-    if keyed is not None and found["scored"]:
+    if keyed is not None and counted["scored"]:
         job_runner.say("choosing pictures ...")
         image = "image_path" if config.image_path_column else "image"
         galleries = example_pictures.collect(
-            selection, keyed, image, lines, signals, config.pictures
+            selection, keyed, image, boundaries, signals, config.pictures
         )
-        if lost := len(lines) - sum(gallery.kind == "line" for gallery in galleries):
-            notes.append(f"Pictures of the last {lost:,} rules were left out: there are too many.")
-    shown = [
+        if omitted := len(boundaries) - sum(gallery.kind == "line" for gallery in galleries):
+            notes.append(f"There are too many rules: no pictures for the last {omitted:,} of them.")
+    gallery_uids = [
         {
             "title": gallery.title,
             "signal": gallery.signal,
@@ -94,17 +95,22 @@ def run(spark: SparkSession, config: ReportConfig) -> dict[str, Any]:
         }
         for gallery in galleries
     ]
-    about = _about(spark, config, version, selection)
-    figures = {"title": config.title, **found, "pictures": shown, "notes": notes, "run": about}
+    figures = {
+        "title": config.title,
+        **counted,
+        "pictures": gallery_uids,
+        "notes": notes,
+        "run": _run_details(spark, config, version, selection),
+    }
     pictures = sum(len(strip.pictures) for gallery in galleries for strip in gallery.strips)
     summary = {
-        "rows": found["rows"],
-        "kept": found["kept"],
+        "rows": counted["rows"],
+        "kept": counted["kept"],
         "signals": signals,
         "pictures": pictures,
     }
     if config.dry_run:
-        job_runner.say(f"would write {path}: {found['kept']:,} of {found['rows']:,} rows kept")
+        job_runner.say(f"would write {path}: {counted['kept']:,} of {counted['rows']:,} rows kept")
         return summary | {"dry_run": True}
     page = render(figures, galleries).encode("utf-8", errors="replace")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +130,7 @@ def _check_libraries() -> None:
 
 
 def _check_replaceable(path: Path) -> None:
-    """Refuse to overwrite what is no report."""
+    """Raise UsageError if this would overwrite something other than a report."""
     if path.is_dir():
         raise UsageError(
             f"--output {path} is a folder; name a file, such as {path / 'report.html'}"
@@ -132,11 +138,11 @@ def _check_replaceable(path: Path) -> None:
     if path.exists():
         with path.open("rb") as file:
             if MARK.encode() not in file.read(200):
-                raise UsageError(f"--output {path} exists and is no report: name another file")
+                raise UsageError(f"--output {path} exists and is not a report: name another file")
 
 
-def _require(ref: str, selection: DataFrame) -> None:
-    missing = [name for name in _NEEDED if name not in selection.columns]
+def _require_columns(ref: str, selection: DataFrame) -> None:
+    missing = [name for name in _SELECTION_COLUMNS if name not in selection.columns]
     if missing:
         raise UsageError(
             f"{ref} is not a selection table: it has no column {', '.join(missing)}"
@@ -145,7 +151,7 @@ def _require(ref: str, selection: DataFrame) -> None:
 
 
 def _pairs(spark: SparkSession, config: ReportConfig) -> DataFrame | None:
-    """The pairs table with keys, if there is one. Raises UsageError for a column that is not."""
+    """The pairs table with keys, if --pairs is given. Raises UsageError for a missing column."""
     if config.pairs is None:
         return None
     pairs = delta.read(spark, config.pairs, delta.version(spark, config.pairs))
@@ -161,7 +167,7 @@ def _pairs(spark: SparkSession, config: ReportConfig) -> DataFrame | None:
 def _with_scores(
     spark: SparkSession, selection: DataFrame, ref: str
 ) -> tuple[DataFrame, list[str]]:
-    """The selection with the scores table's `clip_score`, if it has any; what does not agree."""
+    """The selection with the `clip_score` of the scores table, if it has any; and notes."""
     scores = delta.read(spark, ref, delta.version(spark, ref))
     missing = [name for name in (*KEYS, "scorer", "status") if name not in scores.columns]
     if missing:
@@ -169,20 +175,20 @@ def _with_scores(
     scorers = selection.select("scorer").distinct()
     own = scores.join(F.broadcast(scorers), on=_same_scorer(scores, scorers), how="left_semi")
     cosines = F.count("clip_score") if "clip_score" in scores.columns else F.lit(0)
-    (found,) = own.agg(F.count("*"), cosines).collect()
+    ((own_count, cosine_count),) = own.agg(F.count("*"), cosines).collect()
     rows = selection.count()
     notes = []
-    if found[0] != rows:
+    if own_count != rows:
         notes.append(
-            f"The scores table has {found[0]:,} rows of this scorer, the selection {rows:,}:"
-            " filter again to have all of them here."
+            f"The scores table has {own_count:,} rows of this scorer, the selection {rows:,}."
+            " To include them all, run filter again."
         )
-    if not found[1] or "clip_score" in selection.columns:
+    if not cosine_count or "clip_score" in selection.columns:
         return selection, notes
     key = (*KEYS, "scorer")
     right = own.select(*(F.col(name).alias(f"__{name}") for name in key), "clip_score")
-    same = [selection[name].eqNullSafe(right[f"__{name}"]) for name in key]
-    joined = selection.join(right, on=same, how="left")
+    same_key = [selection[name].eqNullSafe(right[f"__{name}"]) for name in key]
+    joined = selection.join(right, on=same_key, how="left")
     return joined.drop(*(f"__{name}" for name in key)), notes
 
 
@@ -190,33 +196,33 @@ def _same_scorer(scores: DataFrame, scorers: DataFrame) -> Any:
     return scores["scorer"].eqNullSafe(scorers["scorer"])
 
 
-def _about(
+def _run_details(
     spark: SparkSession, config: ReportConfig, version: int, selection: DataFrame
 ) -> list[dict[str, str]]:
-    """What the page says of its making, as names and values."""
-    told = {"selection": f"{config.selection}, version {version}"}
-    told |= {"scores": config.scores or "", "pairs": config.pairs or ""}
+    """How the report was made, as names and values for the page."""
+    details = {"selection": f"{config.selection}, version {version}"}
+    details |= {"scores": config.scores or "", "pairs": config.pairs or ""}
     scorer = selection.select("scorer").where("scorer IS NOT NULL").first()
-    told["scorer"] = scorer[0] if scorer else ""
+    details["scorer"] = scorer[0] if scorer else ""
     if config.scores and delta.exists(spark, runs.ref_beside(config.scores)):
-        told |= _scoring(spark, runs.ref_beside(config.scores))
-    told["versions"] = ", ".join(f"{name} {v}" for name, v in runs.versions().items())
-    told["made"] = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    return [{"name": name, "value": str(value)} for name, value in told.items() if value]
+        details |= _last_scoring(spark, runs.ref_beside(config.scores))
+    details["versions"] = ", ".join(f"{name} {v}" for name, v in runs.versions().items())
+    details["made"] = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return [{"name": name, "value": str(value)} for name, value in details.items() if value]
 
 
-def _scoring(spark: SparkSession, ref: str) -> dict[str, str]:
-    """The newest run of the score job that scored something."""
+def _last_scoring(spark: SparkSession, ref: str) -> dict[str, str]:
+    """Model, time and speed of the latest run of the score job that scored any rows."""
     scoring = delta.read(spark, ref).where("job = 'score' AND status = 'ok' AND rows > 0")
     last = scoring.orderBy(F.desc("started_at")).first()
     if last is None:
         return {}
     parameters = json.loads(last["parameters"] or "{}")
-    began = f"{last['started_at']:%Y-%m-%d %H:%M}"
+    started = f"{last['started_at']:%Y-%m-%d %H:%M}"
     rate = f", {last['rows_per_second']:.1f} rows/s" if last["rows_per_second"] else ""
     return {
         "model": str(parameters.get("model", "")),
-        "last scoring": f"{began}, {last['rows']:,} rows in {last['seconds']:,.0f} s{rate}",
+        "last scoring": f"{started}, {last['rows']:,} rows in {last['seconds']:,.0f} s{rate}",
     }
 
 

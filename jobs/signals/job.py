@@ -183,7 +183,7 @@ def run(spark: SparkSession, config: SignalsConfig) -> dict[str, Any]:
 def _compute(
     spark: SparkSession, keyed: DataFrame, config: SignalsConfig, cached: list[DataFrame]
 ) -> DataFrame:
-    """The rows for `signals_table.finished`; tables that it caches are added to `cached`."""
+    """The rows for `with_all_columns`; tables that it caches are added to `cached`."""
 
     def cache(frame: DataFrame) -> DataFrame:
         cached.append(frame.persist())
@@ -226,7 +226,7 @@ def _step(what: str, spark: SparkSession, action: Any) -> Any:
 
 
 def _write(rows: DataFrame, output: str) -> None:
-    finished = signals_table.finished(rows)
+    finished = signals_table.with_all_columns(rows)
     delta.overwrite(finished, output, skipping=PAIRS_KEYS)
 
 

@@ -1,6 +1,6 @@
-"""How long a uid file takes: `python tests/bench/bench_export.py [--rows N]`.
+"""Measures how long a uid file takes: `python tests/bench/bench_export.py [--rows N]`.
 
-Bar: 10 million kept rows on two cores in under a minute, without the time in which Spark starts.
+Bar: 10 million kept rows on two cores in under a minute, not counting the start of Spark.
 """
 
 import argparse
@@ -16,7 +16,7 @@ BAR_SECONDS = 60.0
 
 
 def main() -> int:
-    """Print one line of JSON; exit code 1 if the bar is missed with 10 million rows."""
+    """Print one line of JSON; exit code 1 if 10 million rows or more miss the bar."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=10_000_000, help="kept rows")
     rows = parser.parse_args().rows
@@ -48,8 +48,8 @@ def main() -> int:
     spark.stop()
     assert written == rows + -(-rows // 10)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    told = {"rows": rows, "uids": written, "seconds": round(seconds, 1), "python_peak_mb": peak}
-    print(json.dumps(told))
+    result = {"rows": rows, "uids": written, "seconds": round(seconds, 1), "python_peak_mb": peak}
+    print(json.dumps(result))
     return int(rows >= 10_000_000 and seconds > BAR_SECONDS)
 
 

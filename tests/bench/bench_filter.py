@@ -1,9 +1,9 @@
-"""The filter job at size: `python tests/bench/bench_filter.py [--rows N]` (default 10 million).
+"""Measures the filter job: `python tests/bench/bench_filter.py [--rows N]` (default 10 million).
 
-Scores and a signal table are made by Spark (outside of the measured time), then two thresholds, one
-best fraction and one joined signal are judged and the selection written. Bars, on two cores: under
-3 minutes, under 2 GB of memory for the driver (its Java heap is set to 2 GB, which with
-`local[2]` is the executors' too), and the count of kept rows as SQL has it.
+Spark makes scores and a signal table (not measured); then two thresholds, one best fraction and one
+joined signal are evaluated and the selection is written. Bars, on two cores: under 3 minutes, under
+2 GB of memory for the driver (its Java heap is set to 2 GB, which with `local[2]` includes the
+executors), and the same number of kept rows as SQL gives.
 """
 
 import argparse
@@ -21,7 +21,7 @@ SECONDS, MEGABYTES = 180.0, 2048.0
 
 
 def make_tables(spark: Any, folder: str, rows: int) -> None:
-    """A scores table and a table of cosines, which lacks one row in a hundred."""
+    """Write a scores table, and a table of cosines without every hundredth row."""
     from pyspark.sql import functions as F
 
     from jobs.tables import delta
@@ -29,7 +29,7 @@ def make_tables(spark: Any, folder: str, rows: int) -> None:
 
     ids = spark.range(rows)
     uid = F.md5(F.col("id").cast("string"))
-    given = {
+    values = {
         "uid": uid,
         "scorer": F.lit("bench"),
         "image_sha": F.sha2(F.col("id").cast("string"), 256),
@@ -42,7 +42,7 @@ def make_tables(spark: Any, folder: str, rows: int) -> None:
         "status": F.when(F.rand(5) < 0.01, "bad_image").otherwise("ok"),
         "scored_at": F.current_timestamp(),
     }
-    columns = [given.get(f.name, F.lit(None)).cast(f.dataType).alias(f.name) for f in SCORES_TABLE]
+    columns = [values.get(f.name, F.lit(None)).cast(f.dataType).alias(f.name) for f in SCORES_TABLE]
     delta.overwrite(ids.select(*columns), f"{folder}/scores", skipping=("uid",))
     cosines = ids.where("id % 100 > 0").select(
         uid.alias("uid"), (F.rand(6) / 2).alias("clip_score")
@@ -51,7 +51,7 @@ def make_tables(spark: Any, folder: str, rows: int) -> None:
 
 
 def kept_by_sql(spark: Any, folder: str) -> int:
-    """What SQL keeps, with a rank by the same order over the whole table."""
+    """The number of rows that SQL keeps, with ties ranked in the same order."""
     (row,) = spark.sql(
         f"""
         WITH scored AS (
@@ -66,13 +66,13 @@ def kept_by_sql(spark: Any, folder: str) -> int:
         ), edge AS (
             SELECT odf, k - (upto - n) AS left FROM ends WHERE upto >= k AND upto - n < k
         ), ties AS (
-            SELECT s.uid, row_number() OVER (ORDER BY xxhash64(s.uid), s.uid) AS place
+            SELECT s.uid, row_number() OVER (ORDER BY xxhash64(s.uid), s.uid) AS position
             FROM scored s JOIN edge e ON s.odf = e.odf
         )
         SELECT count(*) FROM scored s CROSS JOIN edge e
         LEFT JOIN ties t ON s.uid = t.uid
         WHERE itm >= 40 AND su >= 10 AND cosine >= 0.2
-          AND (s.odf > e.odf OR (s.odf = e.odf AND t.place <= e.left))
+          AND (s.odf > e.odf OR (s.odf = e.odf AND t.position <= e.left))
         """
     ).collect()
     return int(row[0])

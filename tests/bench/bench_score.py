@@ -1,12 +1,12 @@
-"""Side-by-side measurements on the starter model: `./build.sh bench [--rows N] [--rounds N]`.
+"""Compares speeds with the starter model: `./build.sh bench [--rows N] [--rounds N]`.
 
-1. Spark against a bare Python loop around the same scorer: same rows, same number of threads, both
-   with the model loaded, in turn. Bar: at least 0.90 of the loop's rows/s.
-2. One pass against four `generate` calls with the same prompts and the same prepared inputs, in
-   turn. Bar: at least 2.5 times the rows/s.
+1. Spark against a plain Python loop around the same scorer: same rows, same number of threads, both
+   with the model loaded. Bar: at least 0.90 of the loop's rows/s.
+2. One pass against four `generate` calls with the same prompts and the same prepared inputs. Bar:
+   at least 2.5 times the rows/s.
 
-Ratios hold across noisy machines, single times do not: both sides of a ratio run in turn, and the
-ratio is taken over the sum of the rounds.
+On noisy machines ratios are reliable and single times are not: both sides of a ratio run in turn,
+and the ratio is that of the sums over all rounds.
 """
 
 import argparse
@@ -23,12 +23,12 @@ THREADS = 2
 
 def pairs_of(spark: Any, folder: str, rows: int) -> list[tuple[bytes, str]]:
     """The pairs of a table, as a loop without Spark would have read them."""
-    found = spark.read.format("delta").load(folder).select("image", "caption").limit(rows).collect()
-    return [(bytes(row["image"]), row["caption"]) for row in found]
+    table = spark.read.format("delta").load(folder).select("image", "caption")
+    return [(bytes(row["image"]), row["caption"]) for row in table.limit(rows).collect()]
 
 
 def loop_seconds(scorer: Any, pairs: list[tuple[bytes, str]]) -> float:
-    """The bare loop: decode, score, next batch."""
+    """The plain loop: decode, score, next batch."""
     started = time.perf_counter()
     for start in range(0, len(pairs), 64):
         part = pairs[start : start + 64]
@@ -39,8 +39,8 @@ def loop_seconds(scorer: Any, pairs: list[tuple[bytes, str]]) -> float:
 def spark_seconds(spark: Any, folder: str, number: int, rows: int) -> float:
     """The score job on the same rows, from the first slice to the last commit.
 
-    A few other rows are scored first: Spark ends Python workers that were idle for a minute, as
-    they are while the loop has its turn, and the model would be loaded within the time.
+    A few other rows are scored first: Spark ends Python workers that are idle for a minute, as they
+    are while the loop runs, and loading the model again would be measured too.
     """
     from jobs.score import job as score
     from jobs.score.settings import ScoreConfig
@@ -54,7 +54,7 @@ def spark_seconds(spark: Any, folder: str, number: int, rows: int) -> float:
 
 
 def generate_seconds(scorer: Any, rows: list[Any], batch_rows: int) -> float:
-    """Four calls of `generate` a batch, one for each metric, as upstream scores."""
+    """Four calls of `generate` for each batch, one for each metric, as upstream scores."""
     import torch
 
     model, template = scorer.model, scorer.template
@@ -62,21 +62,21 @@ def generate_seconds(scorer: Any, rows: list[Any], batch_rows: int) -> float:
     for start in range(0, len(rows), batch_rows):
         part = rows[start : start + batch_rows]
         for question in template.questions:
-            asked = [torch.cat([row.ids, torch.tensor(question)]) for row in part]
-            longest = max(len(ids) for ids in asked)
+            sequences = [torch.cat([row.ids, torch.tensor(question)]) for row in part]
+            longest = max(len(sequence) for sequence in sequences)
             pad = scorer.processor.tokenizer.pad_token_id
             ids = torch.full((len(part), longest), pad)
             mask = torch.zeros(len(part), longest, dtype=torch.long)
-            for i, one in enumerate(asked):
-                ids[i, longest - len(one) :] = one
-                mask[i, longest - len(one) :] = 1
+            for i, sequence in enumerate(sequences):
+                ids[i, longest - len(sequence) :] = sequence
+                mask[i, longest - len(sequence) :] = 1
             pixels = torch.cat([row.pixels["pixel_values"] for row in part])
             with torch.inference_mode():
                 model.generate(
                     input_ids=ids,
                     attention_mask=mask,
                     pixel_values=pixels,
-                    max_new_tokens=3,  # what 100 takes, digit by digit
+                    max_new_tokens=3,  # as many as 100 takes, digit by digit
                     min_new_tokens=3,
                     do_sample=False,
                     pad_token_id=pad,
@@ -92,7 +92,7 @@ def one_pass_seconds(scorer: Any, prepared: list[Any]) -> float:
 
 
 def compare(rounds: int, first: Any, second: Any) -> tuple[list[float], list[float]]:
-    """Run both in turn, the first one first in even rounds, the second one in odd ones."""
+    """The times of both, run in turn: `first` begins in even rounds, `second` in odd ones."""
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds):
         for which in (0, 1) if number % 2 == 0 else (1, 0):
@@ -129,10 +129,10 @@ def main() -> int:
     spark.stop()
     prepared = [scorer.prepare(image, caption) for image, caption in pairs[: rows // 2]]
     ready = sorted((p.row for p in prepared if p.row is not None), key=lambda row: len(row.ids))
-    one, four = compare(
+    one_pass, four_generates = compare(
         options.rounds,
         lambda n: one_pass_seconds(scorer, prepared),
-        lambda n: generate_seconds(scorer, ready, scorer.limits.most_rows),
+        lambda n: generate_seconds(scorer, ready, scorer.limits.max_rows),
     )
     result = {
         "rows": rows,
@@ -140,11 +140,11 @@ def main() -> int:
         "spark_rows_per_s": rows * options.rounds / sum(in_spark),
         "loop_rows_per_s": rows * options.rounds / sum(in_loop),
         "spark_over_loop": sum(in_loop) / sum(in_spark),
-        "one_pass_rows_per_s": len(ready) * options.rounds / sum(one),
-        "four_generates_rows_per_s": len(ready) * options.rounds / sum(four),
-        "one_pass_over_generates": sum(four) / sum(one),
+        "one_pass_rows_per_s": len(ready) * options.rounds / sum(one_pass),
+        "four_generates_rows_per_s": len(ready) * options.rounds / sum(four_generates),
+        "one_pass_over_generates": sum(four_generates) / sum(one_pass),
     }
-    print(f"Spark over bare loop:             {result['spark_over_loop']:.2f}  (bar 0.90)")
+    print(f"Spark over plain loop:            {result['spark_over_loop']:.2f}  (bar 0.90)")
     print(f"one pass over four generate calls: {result['one_pass_over_generates']:.2f}  (bar 2.50)")
     print(json.dumps({name: round(value, 3) for name, value in result.items()}))
     return int(result["spark_over_loop"] < 0.9 or result["one_pass_over_generates"] < 2.5)

@@ -1,4 +1,4 @@
-"""Image files with every kind of damage, and a word of the reason that each must get."""
+"""Image files with every kind of damage, and a pattern that the reason for each must match."""
 
 import struct
 import zlib

@@ -3,7 +3,7 @@
     spark-submit --master "local-cluster[2,1,1024]" --py-files dist/mlm_filter.zip \
         tests/support/packaged_check.py
 
-.ci/run does so in an environment that has the dependencies and not the package.
+.ci/run does so in an environment that has the dependencies but not the package.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def picture(shade: int) -> bytes:
 
 
 def main() -> int:
-    """Raise where a part of the package is not found, or a pair has no scores."""
+    """Raise if a part of the package is not found, or a pair has no scores."""
     assert "mlm_filter.zip" in str(udfs.__file__), udfs.__file__
-    from mlm_filter.jobs.config import conf_file
+    from mlm_filter.jobs.core.settings import conf_file
 
     assert conf_file("sample_pairs.yaml").is_file(), "conf/ is not in the zip"
 
@@ -48,14 +48,14 @@ def main() -> int:
     rows = [(str(n), picture(40 * n), f"a plain picture, number {n}") for n in range(PAIRS)]
     pairs = spark.createDataFrame(rows, "uid string, image binary, caption string").repartition(2)
 
-    def where(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def package_file(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         import udfs
 
         for batch in batches:
             yield batch[["uid"]].assign(file=udfs.__file__)
 
-    places = pairs.mapInPandas(where, "uid string, file string").collect()
-    assert all("mlm_filter.zip" in place.file for place in places), places
+    imported = pairs.mapInPandas(package_file, "uid string, file string").collect()
+    assert all("mlm_filter.zip" in row.file for row in imported), imported
 
     with tempfile.TemporaryDirectory() as folder:
         config = ModelConfig(model=str(tiny_models.llava(Path(folder))))
@@ -66,7 +66,7 @@ def main() -> int:
         assert row.status == "ok", row
         assert all(0 <= row[metric] <= 100 for metric in ("itm", "odf", "ctq", "su")), row
     spark.stop()
-    print(f"{PAIRS} pairs scored by executors that have mlm-filter from its zip only")
+    print(f"{PAIRS} pairs scored by executors that have mlm-filter only from its zip")
     return 0
 
 

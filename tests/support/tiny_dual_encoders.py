@@ -1,4 +1,4 @@
-"""Tiny randomly initialised dual encoders, built on the spot: real classes of transformers."""
+"""Builds tiny randomly initialised dual encoders of transformers' own classes, no downloads."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from tiny_models import save, tokenizer
 
 
-def _text_tower_tokenizer(longest: int) -> Any:
-    """The byte tokenizer as CLIP's: <bos> and <eos> around each text, `longest` tokens at most."""
+def _text_tower_tokenizer(max_tokens: int) -> Any:
+    """The byte tokenizer used as CLIP's is: <bos> and <eos> around at most `max_tokens` tokens."""
     from tokenizers.processors import TemplateProcessing
 
     tok = tokenizer()
-    tok.eos_token, tok.model_max_length, tok.padding_side = "<eos>", longest, "right"
+    tok.eos_token, tok.model_max_length, tok.padding_side = "<eos>", max_tokens, "right"
     ids = [(name, tok.convert_tokens_to_ids(name)) for name in ("<bos>", "<eos>")]
     tok.backend_tokenizer.post_processor = TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=ids
@@ -31,7 +31,7 @@ _TOWER: dict[str, Any] = {
 
 
 def clip(folder: Path) -> Path:
-    """CLIP: a causal text tower of 77 tokens that reads a text off its first <eos>."""
+    """CLIP: a causal text tower of 77 tokens whose embedding is that of the first <eos>."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
     tok = _text_tower_tokenizer(77)
@@ -54,7 +54,7 @@ def clip(folder: Path) -> Path:
 
 
 def siglip(folder: Path) -> Path:
-    """SigLIP: a text tower that reads a text off the last of 64 tokens, always, and has no mask."""
+    """SigLIP: a text tower without a mask; its embedding is always that of the 64th, last token."""
     from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
 
     tok = _text_tower_tokenizer(64)
@@ -69,8 +69,7 @@ def siglip(folder: Path) -> Path:
 
 
 def baseline_towers() -> Any:
-    """Random towers of the baseline's two kinds, as `udfs.baseline.model.towers` gives the real
-    ones."""
+    """Random towers of the baseline's two kinds, in the form of `udfs.baseline.model.towers`."""
     import torch
     from transformers import (
         BertConfig,
@@ -84,7 +83,9 @@ def baseline_towers() -> Any:
 
     tok = _text_tower_tokenizer(64)
     size = {"height": 32, "width": 32}
-    pictures = GotOcr2ImageProcessor(size=size, crop_to_patches=False, min_patches=1, max_patches=1)
+    image_processor = GotOcr2ImageProcessor(
+        size=size, crop_to_patches=False, min_patches=1, max_patches=1
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vision = InternVLVisionModel(
@@ -97,7 +98,7 @@ def baseline_towers() -> Any:
             for name, parameter in model.named_parameters():
                 if parameter.ndim > 1 and "norm" not in name:
                     parameter.data.normal_(0, 0.15)
-    return Towers(vision.eval(), pictures, text.eval(), tok)
+    return Towers(vision.eval(), image_processor, text.eval(), tok)
 
 
 DUAL_ENCODERS: dict[str, Callable[[Path], Path]] = {"clip": clip, "siglip": siglip}

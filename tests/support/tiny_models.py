@@ -1,5 +1,4 @@
-"""Tiny randomly initialised models of four families, and two dual encoders, built on the spot: real
-code, no downloads.
+"""Builds tiny randomly initialised models of four families: real code, no downloads.
 
 Each builder writes an ordinary Hugging Face folder (weights, config, processor with chat template)
 and returns its path. Text is encoded byte by byte, so every digit is one token and any text works.
@@ -20,8 +19,8 @@ CHAT = (
 
 
 def tokenizer(extra: tuple[str, ...] = (), merges: bool = False, **named: str) -> Any:
-    """A byte-level tokenizer; `merges=True` spells every number of up to three digits with one
-    token, as Llama 3 does."""
+    """A byte-level tokenizer; with `merges=True`, every number of up to three digits is one token,
+    as in Llama 3."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -64,13 +63,14 @@ def _text(config: type[Any], tok: Any, **more: Any) -> Any:
 
 
 def save(model_type: type[Any], config: Any, processor: Any, folder: Path) -> Path:
+    """Write a model with random weights and its processor; returns the folder."""
     import torch
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = model_type(config).eval()
         for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and "norm" not in name:  # far enough from uniform to tell apart
+            if parameter.ndim > 1 and "norm" not in name:  # so that outputs are far from uniform
                 parameter.data.normal_(0, 0.15)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -1,6 +1,6 @@
-"""A selection of the sample pairs with made-up scores, and its figures worked out in plain Python.
+"""A selection of the sample pairs with made-up scores, and its figures, computed in plain Python.
 
-The figures are also the reference that the report job's own, made by Spark, are held against.
+The figures are also the reference for those that the report job computes with Spark.
 """
 
 import math
@@ -17,12 +17,12 @@ from typing import Any
 import yaml
 
 from udfs.report import histogram_bins
-from udfs.report.thumbnails import Gallery, Picture, Strip, shown
+from udfs.report.thumbnails import Gallery, Picture, Strip, thumbnail_or_problem
 
 METRICS = ("itm", "odf", "ctq", "su")
 FILE = Path(__file__).parents[2] / "conf" / "sample_pairs.yaml"
-# kind -> about what a good scorer would say of it
-_LIKELY = {
+# kind of caption -> roughly the scores that a good scorer would give it
+_TYPICAL_SCORES = {
     "excellent": (88, 82, 92, 60),
     "good": (80, 66, 82, 45),
     "short": (70, 42, 55, 30),
@@ -41,17 +41,17 @@ Row = dict[str, Any]
 
 
 def rows(seed: int = 0) -> list[Row]:
-    """One row a sample pair: scores, status, what two rules say; `file` and `caption` beside."""
+    """One row for each sample pair: scores, status, verdicts of two rules, `file` and `caption`."""
     rng = random.Random(seed)
-    found: list[Row] = []
+    made: list[Row] = []
     for image in yaml.safe_load(FILE.read_text(encoding="utf-8"))["images"]:
         for pair in image["pairs"]:
-            likely = _LIKELY[pair["kind"]]
+            means = _TYPICAL_SCORES[pair["kind"]]
             scores = {
                 metric: round(min(100.0, max(0.0, rng.gauss(mean, 8))), 2)
-                for metric, mean in zip(METRICS, likely, strict=True)
+                for metric, mean in zip(METRICS, means, strict=True)
             }
-            found.append(
+            made.append(
                 {
                     "uid": f"{rng.getrandbits(128):032x}",
                     "file": image["file"],
@@ -62,82 +62,81 @@ def rows(seed: int = 0) -> list[Row]:
                     "clip_score": round(0.12 + scores["itm"] / 500 + rng.gauss(0, 0.02), 4),
                 }
             )
-    found[7] |= dict.fromkeys([*METRICS, "clip_score"]) | {
+    made[7] |= dict.fromkeys([*METRICS, "clip_score"]) | {
         "status": "bad_image",
         "reason": "damaged image: broken data stream",
     }
-    found[9] |= {"clip_score": None}
-    return judged(found)
+    made[9] |= {"clip_score": None}
+    return judged(made)
 
 
-def judged(found: list[Row], match: float = 60.0, fraction: float = 0.3) -> list[Row]:
-    """The rows with `rules`, `keep`, `first_failed_rule` of two rules, the second a fraction."""
+def judged(rows: list[Row], match: float = 60.0, fraction: float = 0.3) -> list[Row]:
+    """The rows with the verdicts of two rules, the second one a best fraction."""
     names = (f"itm >= {match:g}", f"top {fraction:.0%} of ctq")
-    scored = sorted((r for r in found if r["itm"] is not None), key=lambda r: -float(r["ctq"]))
+    scored = sorted((r for r in rows if r["itm"] is not None), key=lambda r: -float(r["ctq"]))
     best = {row["uid"] for row in scored[: math.floor(len(scored) * fraction)]}
-    for row in found:
+    for row in rows:
         passed = (row["itm"] is not None and row["itm"] >= match, row["uid"] in best)
         failed = next((name for name, ok in zip(names, passed, strict=True) if not ok), None)
         row["rules"] = dict(zip(names, passed, strict=True))
         row["keep"] = failed is None
         row["first_failed_rule"] = failed if row["status"] == "ok" else f"status:{row['status']}"
         row["repetitions"] = int(row["keep"])
-    return found
+    return rows
 
 
-def figures(found: list[Row], signals: tuple[str, ...] = (*METRICS, "clip_score")) -> Any:
-    """What jobs/report/figures.py collects of these rows, without its `run` and `notes`."""
-    scored = [row for row in found if row["status"] == "ok"]
-    kept = [row for row in scored if row["keep"]]
-    told, left = [], len(scored)
-    for name in found[0]["rules"] if found else []:
-        gone = sum(row["first_failed_rule"] == name for row in scored)
-        left -= gone
+def figures(rows: list[Row], signals: tuple[str, ...] = (*METRICS, "clip_score")) -> Any:
+    """The figures of these rows as the report job computes them, with a made-up `run`."""
+    scored = [row for row in rows if row["status"] == "ok"]
+    rule_counts, left = [], len(scored)
+    for name in rows[0]["rules"] if rows else []:
+        failed = sum(row["first_failed_rule"] == name for row in scored)
+        left -= failed
         passed = sum(row["rules"][name] for row in scored)
-        told.append({"name": name, "passed": passed, "failed_first": gone, "left": left})
-    statuses = Counter(row["status"] for row in found)
-    reasons = Counter((r["status"], r["reason"]) for r in found if r["reason"])
+        rule_counts.append({"name": name, "passed": passed, "failed_first": failed, "left": left})
+    statuses = Counter(row["status"] for row in rows)
+    reasons = Counter((r["status"], r["reason"]) for r in rows if r["reason"])
     return {
         "title": "Filter report",
-        "rows": len(found),
+        "rows": len(rows),
         "scored": len(scored),
-        "kept": len(kept),
-        "repetitions": sum(row["repetitions"] for row in found),
+        "kept": sum(row["keep"] for row in scored),
+        "repetitions": sum(row["repetitions"] for row in rows),
         "combine": "and",
         "statuses": [{"status": s, "rows": n} for s, n in statuses.most_common()],
         "reasons": [{"status": s, "reason": r, "rows": n} for (s, r), n in reasons.most_common()],
-        "rules": told,
-        "signals": [_signal(name, scored) for name in signals],
+        "rules": rule_counts,
+        "signals": [_signal_figures(name, scored) for name in signals],
         "correlations": _correlations(signals, scored),
         "notes": [],
         "run": [{"name": "selection", "value": "my/selection"}],
     }
 
 
-def _signal(name: str, scored: list[Row]) -> Row:
+def _signal_figures(name: str, scored: list[Row]) -> Row:
     values = [row[name] for row in scored if row[name] is not None]
-    kept = [row[name] for row in scored if row["keep"] and row[name] is not None]
+    kept_values = [row[name] for row in scored if row["keep"] and row[name] is not None]
     signal: Row = {"name": name, "rows": len(values), "missing": len(scored) - len(values)}
-    nothing = {"mean": None, "sd": None, "low": None, "high": None}
+    no_moments = {"mean": None, "sd": None, "low": None, "high": None}
     if not values:
-        return signal | nothing | {"thresholds": [], "rows_at_or_above": [], "bins": []}
+        return signal | no_moments | {"thresholds": [], "rows_at_or_above": [], "bins": []}
     finite = [value for value in values if math.isfinite(value)]
-    lines = histogram_bins.grid(min(finite), max(finite), name in METRICS)
-    cells, chosen = [0] * len(lines.thresholds), [0] * len(lines.thresholds)
-    for counts, some in ((cells, values), (chosen, kept)):
-        for value in some:
-            if value >= lines.thresholds[0]:
-                counts[bisect_right(lines.thresholds, value) - 1] += 1
+    grid = histogram_bins.grid(min(finite), max(finite), name in METRICS)
+    cells, kept_cells = [0] * len(grid.thresholds), [0] * len(grid.thresholds)
+    for counts, counted in ((cells, values), (kept_cells, kept_values)):
+        for value in counted:
+            if value >= grid.thresholds[0]:
+                counts[bisect_right(grid.thresholds, value) - 1] += 1
     return signal | {
         "mean": fmean(finite),
         "sd": stdev(finite) if len(finite) > 1 else None,
         "low": min(finite),
         "high": max(finite),
-        "thresholds": list(lines.thresholds),
-        "rows_at_or_above": [sum(v >= t for v in values) for t in lines.thresholds],
+        "thresholds": list(grid.thresholds),
+        "rows_at_or_above": [sum(v >= t for v in values) for t in grid.thresholds],
         "bins": [
             {"from": b.low, "to": b.high, "rows": b.rows, "kept": b.kept}
-            for b in histogram_bins.bins(lines, cells, chosen)
+            for b in histogram_bins.bins(grid, cells, kept_cells)
         ],
     }
 
@@ -159,11 +158,11 @@ def _pearson(both: list[tuple[float, float]]) -> float | None:
     return correlation(*zip(*both, strict=True))
 
 
-def galleries(found: list[Row], each: int = 6) -> list[Gallery]:
-    """Pictures at both rules' lines and at two signals' ends, made of the photographs."""
-    scored = [row for row in found if row["status"] == "ok"]
+def galleries(rows: list[Row], each: int = 6) -> list[Gallery]:
+    """Galleries at both rules' boundaries and of two signals' best and worst, with photographs."""
+    scored = [row for row in rows if row["status"] == "ok"]
     made = []
-    for rule, signal in zip(found[0]["rules"], ("itm", "ctq"), strict=True):
+    for rule, signal in zip(rows[0]["rules"], ("itm", "ctq"), strict=True):
         above = sorted((r for r in scored if r["rules"][rule]), key=lambda r: r[signal])
         below = sorted((r for r in scored if not r["rules"][rule]), key=lambda r: -r[signal])
         strips = (
@@ -174,18 +173,20 @@ def galleries(found: list[Row], each: int = 6) -> list[Gallery]:
     for signal in ("itm", "su"):
         order = sorted(scored, key=lambda r: -r[signal])
         ends = (("best", order[:each]), ("worst", order[::-1][:each]))
-        both = tuple(Strip(t, tuple(_picture(r, signal) for r in some)) for t, some in ends)
-        made.append(Gallery(signal, signal, both))
+        extremes = tuple(
+            Strip(t, tuple(_picture(r, signal) for r in ordered)) for t, ordered in ends
+        )
+        made.append(Gallery(signal, signal, extremes))
     return made
 
 
 @cache
 def _thumbnail(file: str) -> tuple[bytes | None, str | None]:
-    return shown(photograph(file))
+    return thumbnail_or_problem(photograph(file))
 
 
 def photograph(file: str) -> bytes | None:
-    """The bytes of a photograph that the scikit-image wheel ships."""
+    """The bytes of a photograph from the scikit-image wheel; None if it is not there."""
     listed = metadata.files("scikit-image") or []
     path = next((f for f in listed if f.name == file and "data" in f.parts), None)
     return Path(str(path.locate())).read_bytes() if path else None

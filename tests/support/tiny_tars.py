@@ -1,4 +1,4 @@
-"""Small tars for tests: any members, or samples as img2dataset writes them."""
+"""Makes small tars for tests: with any members, or with samples as img2dataset writes them."""
 
 import io
 import json
@@ -15,12 +15,12 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def img2dataset(number: int) -> dict[str, bytes]:
-    """Members of so many samples, each image 5,000 bytes."""
+def img2dataset(samples: int) -> dict[str, bytes]:
+    """The members of this many samples, each image of 5,000 bytes."""
     members: dict[str, bytes] = {}
-    for n in range(number):
-        about = {"uid": f"{n:032x}", "url": f"http://a.example/{n}", "width": 9, "caption": "no"}
+    for n in range(samples):
+        fields = {"uid": f"{n:032x}", "url": f"http://a.example/{n}", "width": 9, "caption": "no"}
         members[f"{n:05d}.jpg"] = bytes([n]) * 5000
         members[f"{n:05d}.txt"] = f"caption {n}".encode()
-        members[f"{n:05d}.json"] = json.dumps(about).encode()
+        members[f"{n:05d}.json"] = json.dumps(fields).encode()
     return members

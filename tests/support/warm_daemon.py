@@ -1,8 +1,8 @@
-"""Spark's Python daemon, with all that scoring imports already there.
+"""Spark's Python daemon, with everything that scoring needs already imported.
 
-A worker that it forks for a task begins at once. Spark's own daemon leaves the imports to each
-worker, and ends those that were idle for a minute: 17 seconds of a core (measured) for a model that
-scores in a fraction of one.
+So the workers that it forks for tasks start at once. With Spark's own daemon every worker does the
+imports itself, and workers that are idle for a minute are ended: 17 seconds of a core (measured),
+for a model that scores in a fraction of a second.
 """
 
 import accelerate  # noqa: F401

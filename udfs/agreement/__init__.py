@@ -1,7 +1,7 @@
-"""How far scores and ratings agree; plain numpy.
+"""How well scores and ratings agree; numpy and scipy only.
 
 correlation.py  correlations with intervals, error, calibration
-ranking.py      whether better captions come out above worse ones
+ranking.py      whether better captions score above worse ones
 resampling.py   bootstrap intervals by cluster
-plot.py         the picture of an evaluation
+plot.py         the figure of an evaluation
 """

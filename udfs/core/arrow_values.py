@@ -1,4 +1,4 @@
-"""Python values of Arrow columns, whatever text they hold."""
+"""Arrow columns as Python values, even where text is not valid UTF-8."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pyarrow as pa
 
 
 def python_values(column: pa.Array) -> list[Any]:
-    """The values of a column; bytes that are no UTF-8 become U+FFFD where it holds text.
+    """The values of a column; in text, bytes that are not valid UTF-8 become U+FFFD.
 
-    Spark ships strings without checking them, and Arrow's own conversion raises on the first bad
-    one.
+    Spark passes strings on without checking them, and Arrow's own conversion raises an error at the
+    first invalid one.
     """
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         binary = pa.binary() if pa.types.is_string(column.type) else pa.large_binary()

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place and renamed into it."""
+"""Writes a file completely or not at all: under a temporary name beside it, then renamed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PART = ".part"
-"""The ending of what is not finished; its name begins with a dot, so that no reader lists it."""
+PARTIAL_SUFFIX = ".part"
+"""Ends the name of an unfinished file, which begins with a dot so that no reader lists it."""
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` at the end, or is removed on an error.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; it replaces `path` at the end, or is removed on an error.
 
-    Two tasks may write the same file at once (a retry, a speculative copy): each has a part of its
-    own, and the last one to finish stays.
+    Two tasks may write the same file at once (a retry, a speculative copy): each has its own
+    temporary file, and the last one to finish wins.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
         yield part
         os.replace(part, path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where built models are kept: MLM_FILTER_CACHE, else mlm-filter in the user's cache folder."""
+    """The cache folder: MLM_FILTER_CACHE if set, else mlm-filter in the user's cache folder."""
     if chosen := os.environ.get("MLM_FILTER_CACHE"):
         return Path(chosen).expanduser()
     if xdg := os.environ.get("XDG_CACHE_HOME"):

@@ -1,4 +1,4 @@
-"""A lock between processes, for what is made once on a machine and then used by all."""
+"""A lock between processes, for files that are built once on a machine and then shared."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the lock of this file, which is made where it is missing, as is its folder.
+    """Hold an exclusive lock on this file; the file and its folder are created if missing.
 
-    The system drops the lock when its holder dies, so there is no stale lock to clean up. Raises
-    OSError where the file cannot be made.
+    The system releases the lock when the process dies, so no stale lock is ever left. Raises
+    OSError if the file cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:

@@ -10,14 +10,14 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 def is_adapter(folder: str | Path) -> bool:
-    """Whether `folder` holds an adapter and no whole model."""
+    """Whether `folder` holds an adapter rather than a whole model."""
     return (Path(folder) / ADAPTER_CONFIG).is_file()
 
 
 def base_of(folder: str | Path) -> tuple[str, str | None]:
-    """The base model that an adapter folder names (folder, hub id, "starter-base") and its commit.
+    """The base model that an adapter names (a folder, a hub id or "starter-base") and its commit.
 
-    Raises ValueError where the configuration names none.
+    Raises ValueError if the adapter's configuration names none.
     """
     path = Path(folder) / ADAPTER_CONFIG
     config = json.loads(path.read_text("utf-8"))
@@ -31,5 +31,5 @@ def merged(model: Any, folder: str | Path) -> Any:
     """`model` with the adapter in `folder` merged into its weights, on the CPU."""
     from peft import PeftModel
 
-    # Else peft would read the adapter onto the first GPU, whichever one is meant.
+    # Otherwise peft would load the adapter onto the first GPU, whichever device is wanted.
     return PeftModel.from_pretrained(model, str(folder), torch_device="cpu").merge_and_unload()

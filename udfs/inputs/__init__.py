@@ -1,7 +1,7 @@
-"""What is read: images, captions, tars. Hostile or broken, it ends in a reason, never in a crash.
+"""Reads images, captions and tars. Hostile or broken input gives a reason, never a crash.
 
-images.py       bytes of any web image -> a small RGB picture, with bounds on what one may cost
-image_files.py  images by their paths
-captions.py     captions made safe for a tokenizer, and their tokens
-tars.py         WebDataset tars, sample by sample
+images.py       bytes of any web image -> a small RGB picture, within limits of size and memory
+image_files.py  reads image files by path
+captions.py     makes captions safe for a tokenizer and encodes them
+tars.py         reads WebDataset tars, sample by sample
 """

@@ -1,4 +1,4 @@
-"""Captions as they come, made safe for a tokenizer; and their tokens, in training as in scoring."""
+"""Makes raw captions safe for a tokenizer and encodes them, the same in training and scoring."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-# C0 controls but tab, line feed and carriage return. A NUL ends strings in some readers, and the
-# others are damage in a caption, never meaning.
+# C0 controls except tab, line feed and carriage return. A NUL ends the string in some readers, and
+# the others are damage in a caption and never carry meaning.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _LONE_SURROGATES = re.compile(r"[\ud800-\udfff]")
 
-# A tokenizer never needs to see more of a caption than this many characters a token kept: it bounds
-# the time that a caption of a million characters takes.
+# The tokenizer is given at most this many characters for each token that is used: it bounds the
+# time that a caption of a million characters takes.
 CHARACTERS_PER_TOKEN = 16
 
 
 def clean(caption: str | bytes | bytearray | memoryview | None) -> str:
-    """Return the caption as valid text: undecodable bytes and lone surrogates as U+FFFD, control
-    characters as spaces, no white space around it. None gives the empty string.
+    """Return the caption as valid text: undecodable bytes and lone surrogates become U+FFFD,
+    control characters become spaces, and white space around it goes. None gives the empty string.
 
-    Bytes are taken as UTF-8. Spark ships strings as raw bytes without checking them, and a Parquet
-    file from elsewhere may hold anything: the shells send captions as bytes, decoded here.
+    Bytes are read as UTF-8. Spark passes strings on as raw bytes without checking them, and a
+    Parquet file from elsewhere may hold anything: so UDFs get captions as bytes, decoded here.
     """
     if caption is None:
         return ""
@@ -33,30 +33,31 @@ def clean(caption: str | bytes | bytearray | memoryview | None) -> str:
 
 
 class Encoder:
-    """Tokens of clean captions: special tokens written in one are plain text, and those of
-    `left_out` never come."""
+    """Encodes clean captions: special tokens spelled out in one count as plain text, and the token
+    ids `excluded` are removed."""
 
-    def __init__(self, tokenizer: Any, left_out: Collection[int]) -> None:
-        # A copy of its own: encoding changes a tokenizer's state, and the processor's tokenizer is
-        # in use by other threads.
+    def __init__(self, tokenizer: Any, excluded: Collection[int]) -> None:
+        # Its own copy: encoding changes a tokenizer's state, and other threads use the processor's.
         self._tokenizer = copy.deepcopy(tokenizer)
-        self._left_out = frozenset(left_out)
+        self._excluded = frozenset(excluded)
 
-    def __call__(self, text: str, most: int) -> tuple[list[int], bool]:
-        """The first `most` tokens of a caption, and whether some were cut."""
-        bound = most * CHARACTERS_PER_TOKEN
-        encoded = self._tokenizer(text[:bound], add_special_tokens=False, split_special_tokens=True)
-        ids = [i for i in encoded["input_ids"] if i not in self._left_out]
-        return ids[:most], len(text) > bound or len(ids) > most
+    def __call__(self, text: str, max_tokens: int) -> tuple[list[int], bool]:
+        """The first `max_tokens` tokens of a caption, and whether any were cut off."""
+        max_characters = max_tokens * CHARACTERS_PER_TOKEN
+        encoded = self._tokenizer(
+            text[:max_characters], add_special_tokens=False, split_special_tokens=True
+        )
+        ids = [i for i in encoded["input_ids"] if i not in self._excluded]
+        return ids[:max_tokens], len(text) > max_characters or len(ids) > max_tokens
 
 
 def encoder(processor: Any) -> Encoder:
-    """The encoder for an MLM's captions, which hold no placeholders of pictures."""
+    """The encoder for captions of an MLM, without its image placeholder tokens."""
     return Encoder(processor.tokenizer, _image_token_ids(processor))
 
 
 def _image_token_ids(processor: Any) -> frozenset[int]:
-    """Placeholders of pictures: a caption must never smuggle one in."""
+    """Ids of the image placeholder tokens, which a caption must never smuggle in."""
     names = ("image_token_id", "video_token_id", "start_image_token_id", "end_image_token_id")
     ids = {getattr(processor, name, None) for name in names}
     token = getattr(processor, "image_token", None)

@@ -1,4 +1,4 @@
-"""Reads image files on executors: what cannot be read is told, never raised."""
+"""Reads image files on executors; a file that cannot be read gives a reason, not an exception."""
 
 import re
 from collections.abc import Iterator
@@ -8,21 +8,21 @@ import pyarrow as pa
 from udfs.inputs.images import MAX_BYTES, ImageError
 
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp", "avif", "jp2", "ppm", "ico")
-"""Endings of image files, in lower case and without the dot."""
+"""Extensions of image files, in lower case and without the dot."""
 
 BATCH_BYTES = 16 * 1024 * 1024
-"""A batch of rows is handed on when its images reach this size."""
+"""A batch of rows is passed on when its images reach this size."""
 
 _IMAGE = re.compile(rf"\.({'|'.join(SUFFIXES)})$", re.IGNORECASE)
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name is an image; `._x.jpg` is a Mac's note about `x.jpg`."""
+    """Whether a file of this name is an image; `._x.jpg` is macOS metadata about `x.jpg`."""
     return bool(_IMAGE.search(name)) and not name.rpartition("/")[2].startswith("._")
 
 
 def read(path: str) -> tuple[bytes | None, str | None]:
-    """The file's bytes and None, or None and the reason why they cannot be had."""
+    """The file's bytes and None, or None and the reason why it cannot be read."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -35,7 +35,7 @@ def read(path: str) -> tuple[bytes | None, str | None]:
 
 def read_path(path: str | None) -> bytes | None:
     """The bytes of an image by its path or URI (local, s3://, gs://, hdfs://, abfs:// ...: what
-    `pyarrow.fs` opens). None stays None; raises ImageError where there is nothing to read."""
+    `pyarrow.fs` opens). None stays None; raises ImageError if the image cannot be read."""
     if path is None:
         return None
     from pyarrow import fs
@@ -56,10 +56,10 @@ def read_path(path: str | None) -> bytes | None:
 
 
 def with_images(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Each batch with `image` (bytes) and `read_error` behind its columns, read from `source_path`.
+    """Add `image` (bytes) and `read_error` after each batch's columns, read from `source_path`.
 
-    Comes out in pieces of about BATCH_BYTES. The other columns are never turned into Python
-    objects, so that text in a broken encoding passes through.
+    Yields batches of about BATCH_BYTES. The other columns are never converted to Python objects,
+    so text in a broken encoding passes through.
     """
     for batch in batches:
         paths = batch.column("source_path").to_pylist()
@@ -72,12 +72,11 @@ def with_images(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             errors.append(error)
             size += len(image or b"")
             if size >= BATCH_BYTES or row == len(paths):
-                piece = batch.slice(start, len(images))
-                yield _extended(piece, images, errors)
+                yield _with_columns(batch.slice(start, len(images)), images, errors)
                 images, errors, start, size = [], [], row, 0
 
 
-def _extended(
+def _with_columns(
     batch: pa.RecordBatch, images: list[bytes | None], errors: list[str | None]
 ) -> pa.RecordBatch:
     columns = [*batch.columns, pa.array(images, pa.binary()), pa.array(errors, pa.string())]

@@ -1,7 +1,7 @@
-"""Bytes of any web image to a small RGB picture, with bounds on what one image may cost.
+"""Turns the bytes of any web image into a small RGB picture, within limits of size and memory.
 
-Every failure is an ImageError with a reason that a person understands; no input, however made, may
-raise anything else or use memory without bound.
+Every failure is an ImageError whose reason a person understands; no input, however crafted, may
+raise anything else or use unbounded memory.
 """
 
 from __future__ import annotations
@@ -16,31 +16,32 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Decoders that need no helper program and that the web uses. PIL's others (PostScript, PSD, FITS
-# ...) are attack surface without use here.
+# Formats used on the web whose decoders need no helper program. PIL's others (PostScript, PSD,
+# FITS ...) would be attack surface without any use here.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO")
-MAX_PIXELS = 64_000_000  # decoded RGB of 192 MB; a camera's largest pictures pass, bombs do not
+MAX_PIXELS = 64_000_000  # 192 MB as RGB: the largest camera pictures pass, decompression bombs fail
 MAX_BYTES = 256 * 1024 * 1024
-MAX_SIDE = 2048  # more than any vision tower here sees; bounds what waits in the prefetch queue
-MAX_ASPECT = 20  # beyond it processors fail (Qwen2-VL at 200) or round a side to nothing
+MAX_SIDE = 2048  # more than any vision tower here uses; bounds the memory of the prefetch queue
+MAX_ASPECT = 20  # beyond this, processors fail (Qwen2-VL at 200) or round a side to 0
 GREY = (124, 116, 104)  # ImageNet's mean colour: padding that a vision tower sees as nearly zero
 WHITE = (255, 255, 255)
 
 
 class ImageError(ValueError):
-    """These bytes are no picture that can be scored; the message says why, in one line."""
+    """These bytes are not an image that can be scored; the message says why, in one line."""
 
 
 def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> Image:
-    """Decode to RGB, upright (EXIF), at most MAX_SIDE a side and MAX_ASPECT long.
+    """Decode to RGB, upright (EXIF), with sides of at most MAX_SIDE and an aspect of at most
+    MAX_ASPECT.
 
-    The first frame of animations and the first page of documents; transparency over white; 16-bit
-    grey scaled to 8 bits; CMYK and palettes converted. `fit="pad"` pads to a square.
-    Raises ImageError for anything that is not a whole picture of a known format and sane size.
+    Takes the first frame of an animation and the first page of a document; puts transparency over
+    white; scales 16-bit grey to 8 bits; converts CMYK and palettes. `fit="pad"` pads to a square.
+    Raises ImageError for anything that is not a complete image of a known format and sane size.
     """
     from PIL import ImageOps
 
-    with opened(data) as image:
+    with open_image(data) as image:
         image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEG: decode large ones at 1/2, 1/4 ...
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -48,9 +49,9 @@ def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> I
 
 
 @contextmanager
-def opened(data: bytes | bytearray | memoryview | None) -> Iterator[Image]:
-    """The image of these bytes with its header read, of a known format and sane size, no pixel
-    decoded. Whatever fails here or in the body of `with` is an ImageError."""
+def open_image(data: bytes | bytearray | memoryview | None) -> Iterator[Image]:
+    """Open an image of a known format and sane size: its header is read, no pixel is decoded.
+    Whatever fails here or in the body of the `with` block becomes an ImageError."""
     if data is None:
         raise ImageError("no image (null)")
     if len(data) == 0:
@@ -61,7 +62,7 @@ def opened(data: bytes | bytearray | memoryview | None) -> Iterator[Image]:
     from PIL import UnidentifiedImageError
 
     try:
-        # PIL warns of bombs on its own scale; the bound here is ours, checked before any pixel.
+        # PIL warns of bombs at its own limit; ours is checked before any pixel is decoded.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with PilImage.open(io.BytesIO(data), formats=_formats()) as image:
@@ -69,10 +70,10 @@ def opened(data: bytes | bytearray | memoryview | None) -> Iterator[Image]:
                 yield image
     except ImageError:
         raise
-    except PilImage.DecompressionBombError as error:  # so large that PIL stops before this does
+    except PilImage.DecompressionBombError as error:  # so large that PIL refuses it first
         raise ImageError(f"image is over the limit of {MAX_PIXELS} pixels: {error}") from None
     except UnidentifiedImageError:
-        raise ImageError(f"not an image of a known format{_looks_like(data)}") from None
+        raise ImageError(f"not an image of a known format{_format_hint(data)}") from None
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ImageError(f"damaged image: {reason[:200]}") from None
@@ -80,7 +81,7 @@ def opened(data: bytes | bytearray | memoryview | None) -> Iterator[Image]:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that this build of PIL can read."""
+    """The FORMATS that this build of PIL can read."""
     from PIL import Image as PilImage
 
     PilImage.init()
@@ -144,7 +145,8 @@ def _pad(image: Image, fit: str) -> Image:
     return canvas
 
 
-def _looks_like(data: bytes | bytearray | memoryview) -> str:
+def _format_hint(data: bytes | bytearray | memoryview) -> str:
+    """What the data seems to be instead of an image, in parentheses, or an empty string."""
     head = bytes(data[:512]).lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<head", b"<body")):
         return " (an HTML page)"

@@ -1,7 +1,7 @@
-"""Reads WebDataset tars, as img2dataset writes them, sample by sample and with bounded memory.
+"""Reads WebDataset tars, as img2dataset writes them, sample by sample and in bounded memory.
 
 A sample is a run of members whose names agree up to the first dot: `000012.jpg`, `000012.txt`,
-`000012.json`. A broken tar gives what stands before the break, and a row that says so.
+`000012.json`. A broken tar gives the samples before the break, and a row with the error.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ SCHEMA = pa.schema(
         ("metadata", pa.binary()),
     ]
 )
-"""Rows of a tar. `metadata` is the .json member as it stands; `source_path` is `<tar>#<member>`."""
+"""Rows of a tar. `metadata` is the .json member, unchanged; `source_path` is `<tar>#<member>`."""
 
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 BATCH_ROWS = 256
 
-_BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, ImportError)
+_READ_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, ImportError)
 
 
-def rows_of(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The samples of the tars that the column `path` names, in batches of SCHEMA."""
+def read_tars(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The samples of the tars named in the column `path`, in batches of SCHEMA."""
     rows: list[dict[str, Any]] = []
     size = 0
     for batch in batches:
@@ -54,10 +54,10 @@ def rows_of(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def read_tar(path: str) -> Iterator[dict[str, Any]]:
-    """The samples of one tar, in its order; never raises for what is wrong with the tar.
+    """The samples of one tar, in its order; never raises for a broken tar.
 
-    A sample that the tar breaks off in has a `read_error`; if it breaks off between samples, or
-    cannot be opened, a row without key stands for what is missing.
+    If the tar ends inside a sample, that sample has a `read_error`. If it ends between samples or
+    cannot be opened, a row without a key has the error.
     """
     sample: dict[str, Any] | None = None
     try:
@@ -66,7 +66,7 @@ def read_tar(path: str) -> Iterator[dict[str, Any]]:
             tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as tar,
         ):
             while member := tar.next():
-                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all headers
+                tar.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps all headers
                 if not member.isfile():
                     continue
                 name = _text(member.name)
@@ -75,44 +75,44 @@ def read_tar(path: str) -> Iterator[dict[str, Any]]:
                     continue
                 if sample is None or sample["key"] != key:
                     if sample is not None:
-                        yield _finished(sample)
+                        yield _with_json_fields(sample)
                     sample = dict.fromkeys(SCHEMA.names) | {"key": key, "source_path": path}
                 _add(sample, tar, member, name, kind, path)
-    except _BROKEN as error:
-        why = f"the tar is broken: {error}"
+    except _READ_ERRORS as error:
+        reason = f"the tar is broken: {error}"
         if sample is None or sample["image"] is not None and sample["caption"] is not None:
             if sample is not None:
-                yield _finished(sample)
+                yield _with_json_fields(sample)
             sample = dict.fromkeys(SCHEMA.names) | {"source_path": path}
-        sample["read_error"] = why
+        sample["read_error"] = reason
     if sample is not None:
-        yield _finished(sample)
+        yield _with_json_fields(sample)
 
 
 def open_file(path: str) -> IO[bytes]:
-    """A stream of a file on this machine, on DBFS, or wherever fsspec has a driver for."""
+    """Open a file on this machine, on DBFS, or in any storage that fsspec has a driver for."""
     scheme, colon, rest = path.partition(":/")
     if not colon or "/" in scheme:
         return open(path, "rb")
     if scheme in ("file", "dbfs"):
-        place = "/" + rest.lstrip("/")
+        local = "/" + rest.lstrip("/")
         return open(
-            place if scheme == "file" or place.startswith("/Volumes/") else f"/dbfs{place}", "rb"
+            local if scheme == "file" or local.startswith("/Volumes/") else f"/dbfs{local}", "rb"
         )
-    import fsspec  # only here: it is there wherever models are loaded
+    import fsspec  # only needed here; transformers brings it along
 
     stream: IO[bytes] = fsspec.open(path, "rb").open()
     return stream
 
 
 class _Member(tarfile.TarInfo):
-    """A header; a wrong one is an error, where tarfile would take it for the archive's end."""
+    """A member's header; an invalid one is an error, where tarfile would take it for the end."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the mark of the end
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the regular end mark
             raise
         except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
             raise tarfile.ReadError("it ends without an end mark") from error
@@ -121,11 +121,11 @@ class _Member(tarfile.TarInfo):
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Key and kind (`image`, `txt`, `json`, or nothing) of a member."""
+    """Key and kind (`image`, `txt`, `json` or an empty string) of a member."""
     folder, slash, base = name.rpartition("/")
-    stem, _, ending = base.partition(".")
-    last = ending.rpartition(".")[2].lower()
-    if base.startswith("."):  # a Mac's notes, hidden files
+    stem, _, extensions = base.partition(".")
+    last = extensions.rpartition(".")[2].lower()
+    if base.startswith("."):  # macOS metadata and other hidden files
         return name, ""
     kind = "image" if is_image(base) else last if last in ("txt", "json") else ""
     return folder + slash + stem, kind
@@ -151,23 +151,23 @@ def _add(
     sample[field] = file.read() if file else None
 
 
-def _finished(sample: dict[str, Any]) -> dict[str, Any]:
-    """The sample with what its .json member adds: uid, url, and the caption if there is no .txt."""
+def _with_json_fields(sample: dict[str, Any]) -> dict[str, Any]:
+    """The sample with uid and url from its .json member, and the caption if there is no .txt."""
     try:
-        about = json.loads(sample["metadata"] or b"{}")
+        fields = json.loads(sample["metadata"] or b"{}")
     except (ValueError, RecursionError):
-        about = None
-    if not isinstance(about, dict):
+        fields = None
+    if not isinstance(fields, dict):
         return sample
-    caption = about.get("caption", about.get("text"))
+    caption = fields.get("caption", fields.get("text"))
     if sample["caption"] is None and caption is not None:
         sample["caption"] = str(caption).encode("utf-8", "replace")
-    for field in ("uid", "url"):
-        value = about.get(field)
-        sample[field] = None if value is None else _text(str(value))
+    for name in ("uid", "url"):
+        value = fields.get(name)
+        sample[name] = None if value is None else _text(str(value))
     return sample
 
 
 def _text(text: str) -> str:
-    """`text` without halves of surrogate pairs, which no UTF-8 can hold."""
+    """`text` without lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()

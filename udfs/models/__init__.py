@@ -1,10 +1,10 @@
-"""Loading a model by its kind, once a process, and naming what it is.
+"""Loads a model by its kind, once in each process, and computes its id.
 
-model_config.py  the settings of a model that decide a score
+model_config.py  the settings of a model: what decides a score, and batch sizes
 loaded_model.py  this process's model, loaded at the first call
-torch_setup.py   device, number type, and errors that name the model
-mlm.py           loads a multimodal language model, with an adapter merged in
+torch_setup.py   device, dtype, and errors that name the model
+mlm.py           loads a multimodal language model, with its adapter merged in
 dual_encoder.py  loads a dual encoder
 model_files.py   where a model's files are: a folder, the hub, an adapter and its base
-identity.py      the hashes that name a model and a scorer
+identity.py      the hashes that identify a model and a scorer
 """

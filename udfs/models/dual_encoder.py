@@ -1,4 +1,4 @@
-"""Loads a dual encoder (CLIP, SigLIP and the like, or the baseline), and tells which models are."""
+"""Loads a dual encoder (CLIP, SigLIP and the like, or the baseline), and detects whether one is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from udfs.baseline import model as baseline_model
 from udfs.models.model_config import ModelConfig
 from udfs.models.model_files import folder_with, is_folder
-from udfs.models.torch_setup import loading, ready, torch_dtype
+from udfs.models.torch_setup import for_inference, load_context, torch_dtype
 from udfs.scoring import dual_encoder_scorer
 from udfs.scoring.dual_encoder_scorer import DualEncoder
 from udfs.starter import model as starter
@@ -18,17 +18,17 @@ def load(config: ModelConfig, device: str = "cpu", threads: int | None = None) -
     from transformers import AutoModel, AutoProcessor
 
     folder, dtype = config.model, torch_dtype(config.dtype, device)
-    where = {"revision": config.revision} if config.revision and not is_folder(folder) else {}
-    with loading(config, device, threads):
+    options = {"revision": config.revision} if config.revision and not is_folder(folder) else {}
+    with load_context(config, device, threads):
         if baseline_model.is_baseline(Path(folder)):
             model, processor = baseline_model.load(Path(folder), dtype)
         else:
-            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, **where)
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, **options)
             model = AutoModel.from_pretrained(
-                folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, **where
+                folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options
             )
         return DualEncoder(
-            ready(model, device),
+            for_inference(model, device),
             processor,
             max_caption_tokens=config.max_caption_tokens,
             batch_rows=config.batch_rows,
@@ -37,7 +37,7 @@ def load(config: ModelConfig, device: str = "cpu", threads: int | None = None) -
 
 
 def is_dual_encoder(model: str, revision: str | None = None) -> bool:
-    """Whether the model gives `clip_score` and not the four metrics; reads its config file only."""
+    """Whether the model gives `clip_score` rather than the four metrics; reads only its config."""
     if starter.is_starter(model):
         return False
     folder = folder_with("config.json", model, revision)

@@ -1,4 +1,4 @@
-"""The hashes that name a model's content, and a scorer in the scores table."""
+"""The hashes that identify a model's content, and a scorer in the scores table."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from udfs.starter import model as starter
 
 CARD_SUFFIXES = (".md", ".png")
 REPORT_FILES = ("evaluation.json", "history.json", "matching.json", "recipe.json")
-"""What `finetune` and `evaluate` write about a model, beside its weights. It decides no score, so
-it is no part of a scorer's id: a new card makes nobody score anew."""
+"""What `finetune` and `evaluate` write about a model, beside its weights. These files do not affect
+scores, so they are not part of the scorer's id: a new card does not require scoring again."""
 
 
 @functools.cache
 def identity(model: str, revision: str | None = None) -> tuple[str, str | None]:
-    """What the driver must know of a model without loading it: the hash of its content and, for a
-    hub id, the exact commit that all executors shall load. Raises ModelError.
+    """What the driver must know about a model without loading it: the hash of its content and, for
+    a hub id, the exact commit that all executors must load. Raises ModelError.
 
-    A local folder is identified by the bytes of its files (but for cards and figures), so that a
-    model trained anew in the same place counts as another scorer; a hub id by its commit; an
-    adapter by itself and its base.
+    A local folder is identified by the bytes of its files (except cards and figures), so a model
+    that is retrained into the same folder counts as another scorer; a hub id by its commit; an
+    adapter by its own files and its base.
     """
     if starter.is_starter(model):
         starter.folder_of(model)
-        return hashlib.sha256(f"starter {starter.content(model)}".encode()).hexdigest(), None
+        return hashlib.sha256(f"starter {starter.content_hash(model)}".encode()).hexdigest(), None
     if is_folder(model):
-        own = _hash_folder(Path(model))
+        folder_hash = _hash_folder(Path(model))
         if not peft_adapters.is_adapter(model):
-            return own, None
+            return folder_hash, None
         base, base_revision = base_of_adapter(Path(model))
         return hashlib.sha256(
-            f"{own} {identity(base, base_revision)[0]}".encode()
+            f"{folder_hash} {identity(base, base_revision)[0]}".encode()
         ).hexdigest(), None
     if model.startswith(("/", "./", "../", "~")):
         raise ModelError(f"there is no model folder {model}")
@@ -54,8 +54,8 @@ def identity(model: str, revision: str | None = None) -> tuple[str, str | None]:
 
 
 def scorer_id(config: ModelConfig) -> str:
-    """Twelve hex digits that change with anything that changes scores: weights, processor, chat
-    template, prompt, dtype, length of captions. Part of the key of the scores table."""
+    """Twelve hex digits that change with everything that changes scores: weights, processor, chat
+    template, prompt, dtype, caption length. Part of the key of the scores table."""
     content, commit = identity(config.model, config.revision)
     if is_dual_encoder(config.model, commit):
         limits = (config.dtype, str(config.max_caption_tokens))
@@ -72,15 +72,17 @@ def _hash(parts: tuple[str, ...]) -> str:
 
 def _hash_folder(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and _may_decide(folder, p)):
+    for path in sorted(
+        p for p in folder.rglob("*") if p.is_file() and _may_affect_scores(folder, p)
+    ):
         digest.update(str(path.relative_to(folder)).encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
-def _may_decide(folder: Path, path: Path) -> bool:
-    """Whether a file of a model folder may change a score: all but what is known to tell about the
-    model only. A file of an unknown name may."""
+def _may_affect_scores(folder: Path, path: Path) -> bool:
+    """Whether a file of a model folder may affect scores: every file may, except those known only
+    to describe the model."""
     is_report = path.parent == folder and path.name in REPORT_FILES
     return not is_report and path.suffix not in CARD_SUFFIXES

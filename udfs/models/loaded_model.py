@@ -1,7 +1,7 @@
 """This process's model, loaded at the first call.
 
-`torch` and `transformers` take seconds to import and gigabytes once a model is loaded: nothing here
-happens at import, only when the first pair needs it. The cache holds one model, keyed by the
+`torch` and `transformers` take seconds to import, and a loaded model takes gigabytes: so nothing
+happens at import, only when the first pair needs the model. The cache holds one model, keyed by the
 frozen configuration; a worker that is reused for many tasks loads it once.
 """
 
@@ -18,22 +18,22 @@ _loaded: tuple[ModelConfig, str, PairScorer] | None = None
 
 
 def scorer(config: ModelConfig, device: str = "cpu", threads: int | None = None) -> PairScorer:
-    """Return this process's scorer for `config`, an MLM's or a dual encoder's, loading it at the
+    """Return this process's scorer for `config`, for an MLM or a dual encoder, and load it at the
     first call.
 
     `device` is "cpu" or an explicit "cuda:i" ("cuda" alone would put all tasks on the first GPU);
-    `threads` how many CPU threads the model may use. Raises ModelError.
+    `threads` is how many CPU threads the model may use. Raises ModelError.
     """
     global _loaded
     with _lock:
         if _loaded is not None and _loaded[:2] == (config, device):
             return _loaded[2]
-        _loaded = None  # free the old model before the new one needs its room
-        load_it = (
+        _loaded = None  # free the old model before loading the new one
+        load = (
             dual_encoder.load
             if dual_encoder.is_dual_encoder(config.model, config.revision)
             else mlm.load
         )
-        loaded: PairScorer = load_it(config, device, threads)
+        loaded: PairScorer = load(config, device, threads)
         _loaded = (config, device, loaded)
         return loaded

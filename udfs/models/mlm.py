@@ -1,11 +1,11 @@
-"""Loads a multimodal language model (MLM), with an adapter merged in where it is one."""
+"""Loads a multimodal language model (MLM); an adapter is merged into its base model."""
 
 from __future__ import annotations
 
 from udfs.core import peft_adapters
 from udfs.models.model_config import ModelConfig
 from udfs.models.model_files import find_files
-from udfs.models.torch_setup import loading, ready, torch_dtype
+from udfs.models.torch_setup import for_inference, load_context, torch_dtype
 from udfs.scoring import prompts
 from udfs.scoring.mlm_scorer import Scorer
 
@@ -14,22 +14,22 @@ def load(config: ModelConfig, device: str = "cpu", threads: int | None = None) -
     """Load an MLM, its processor and its prompt into a new scorer. Raises ModelError."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    with loading(config, device, threads):
-        found = find_files(config.model, config.revision)
-        folder, where = found.weights, found.where
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, **where)
+    with load_context(config, device, threads):
+        files = find_files(config.model, config.revision)
+        folder, options = files.weights, files.load_options
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, **options)
         model = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=torch_dtype(config.dtype, device),
             trust_remote_code=False,
-            use_safetensors=True,  # pickled weights run code when they are read
-            **where,
+            use_safetensors=True,  # loading pickled weights would run code
+            **options,
         )
-        if found.adapter is not None:
-            model = peft_adapters.merged(model, found.adapter)
-        prompt = prompts.load_prompt(found.prompt)
+        if files.adapter is not None:
+            model = peft_adapters.merged(model, files.adapter)
+        prompt = prompts.load_prompt(files.prompt)
         return Scorer(
-            ready(model, device),
+            for_inference(model, device),
             processor,
             prompt,
             how=config.how,

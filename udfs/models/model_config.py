@@ -1,4 +1,4 @@
-"""The settings of a model that decide a score, and how fast it comes."""
+"""The settings of a model: what decides a score, and batch sizes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ How = Literal["auto", "one_pass", "prefix_cache", "four_passes"]
 
 
 class ModelError(RuntimeError):
-    """The model cannot be had or cannot be used; the message names it and says why."""
+    """The model cannot be found or used; the message names it and says why."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What decides a score, and how fast it comes.
+    """Which model scores, and how it is run.
 
     `model` is a local folder, a hub id, "starter" or "starter-base"; `revision` a hub commit (None:
-    the newest). It may hold an adapter, which names its base model (`udfs.training.adapter`). A
-    dual encoder (`udfs.scoring.dual_encoder_scorer`) gives `clip_score`, any other model the four
-    metrics. `dtype` "auto" is float32 on a CPU and bfloat16 (else float16) on a GPU. `how`,
-    `batch_rows` and `batch_tokens` do not change scores; see `Scorer`. `how` is for an MLM only.
+    the latest). An adapter (`udfs.training.adapter`) names its base model itself. A dual encoder
+    (`udfs.scoring.dual_encoder_scorer`) gives `clip_score`, any other model the four metrics.
+    `dtype` "auto" is float32 on a CPU and bfloat16 (else float16) on a GPU. `how` (for MLMs only),
+    `batch_rows` and `batch_tokens` do not change scores; see `Scorer`.
     """
 
     model: str = starter.STARTER

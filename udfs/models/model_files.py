@@ -1,4 +1,4 @@
-"""Where a model's files are: a local folder, the hub, or an adapter's folder and its base."""
+"""Finds a model's files: in a local folder, on the hub, or in an adapter's folder and its base."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from udfs.starter import model as starter
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model comes from: `weights` (folder or hub id, with the processor) loaded with the
-    options `where`, the folder of an `adapter` to merge into them, and that of the `prompt`."""
+    """Where a model comes from: `weights` (folder or hub id, with the processor) and the
+    `load_options` for them, the folder of an `adapter` to merge in, and the folder of the `prompt`.
+    """
 
     weights: str
-    where: dict[str, str]
+    load_options: dict[str, str]
     adapter: Path | None
     prompt: Path
 
 
 def find_files(model: str, revision: str | None) -> ModelFiles:
-    """Where the files of a model lie: a folder, a hub id, "starter", or an adapter and its base.
+    """Find the files of a model: a folder, a hub id, "starter", or an adapter and its base.
 
     Raises ModelError for an adapter whose base cannot be used.
     """
     folder = starter.folder_of(model)
-    pinned = {"revision": revision} if revision and not is_folder(folder) else {}
+    options = {"revision": revision} if revision and not is_folder(folder) else {}
     if not peft_adapters.is_adapter(folder_with(peft_adapters.ADAPTER_CONFIG, folder, revision)):
-        return ModelFiles(folder, pinned, None, prompt_folder(folder, revision))
+        return ModelFiles(folder, options, None, prompt_folder(folder, revision))
     if is_folder(folder):
         adapter = Path(folder)
     else:
@@ -39,8 +40,8 @@ def find_files(model: str, revision: str | None) -> ModelFiles:
         adapter = Path(snapshot_download(folder, revision=revision))
     base, base_revision = base_of_adapter(adapter)
     base = starter.folder_of(base)
-    pinned = {"revision": base_revision} if base_revision and not is_folder(base) else {}
-    return ModelFiles(base, pinned, adapter, adapter)
+    options = {"revision": base_revision} if base_revision and not is_folder(base) else {}
+    return ModelFiles(base, options, adapter, adapter)
 
 
 def base_of_adapter(adapter: Path) -> tuple[str, str | None]:
@@ -55,12 +56,12 @@ def base_of_adapter(adapter: Path) -> tuple[str, str | None]:
 
 
 def prompt_folder(model: str, revision: str | None) -> Path:
-    """The folder in which the model's prompt file lies, if it has one."""
+    """The folder with the model's prompt file, or one without if there is none."""
     return folder_with(prompts.PROMPT_FILE, model, revision)
 
 
 def folder_with(name: str, model: str, revision: str | None) -> Path:
-    """The folder in which the model's file of this name lies, if it has one."""
+    """The folder with the model's file of this name, or one without if there is none."""
     if is_folder(model):
         return Path(model)
     from huggingface_hub import hf_hub_download
@@ -73,5 +74,5 @@ def folder_with(name: str, model: str, revision: str | None) -> Path:
 
 
 def is_folder(model: str) -> bool:
-    """Whether `model` is a local folder, and no hub id."""
+    """Whether `model` is a local folder rather than a hub id."""
     return Path(model).is_dir()

@@ -1,4 +1,4 @@
-"""What loading every model has in common: device, number type, and errors that name the model."""
+"""What loading any model has in common: device, dtype, and errors that name the model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def loading(config: ModelConfig, device: str, threads: int | None) -> Iterator[None]:
-    """What goes wrong in it is a ModelError that names the model."""
+def load_context(config: ModelConfig, device: str, threads: int | None) -> Iterator[None]:
+    """Set the number of CPU threads, and turn errors inside the `with` block into a ModelError that
+    names the model."""
     import torch
     from transformers.utils import logging as transformers_logging
 
@@ -29,13 +30,14 @@ def loading(config: ModelConfig, device: str, threads: int | None) -> Iterator[N
         raise ModelError(f"cannot load model {config.model!r}: {error}") from error
 
 
-def ready(model: torch.nn.Module, device: str) -> torch.nn.Module:
-    """`model` on the device, for inference."""
+def for_inference(model: torch.nn.Module, device: str) -> torch.nn.Module:
+    """The model on the device, in evaluation mode."""
     return model.to(device).eval()
 
 
 def torch_dtype(name: DType, device: str) -> torch.dtype:
-    """The number type that `name` means on a device: "auto" is float32 on a CPU, else bfloat16."""
+    """The dtype that `name` means on a device: "auto" is float32 on a CPU and bfloat16 (else
+    float16) on a GPU."""
     import torch
 
     if name != "auto":

@@ -1,7 +1,7 @@
-"""Parquet files that Hugging Face `datasets` loads with a column of images.
+"""Writes Parquet files that Hugging Face `datasets` loads with a column of images.
 
 `data/train-00000-of-00012.parquet`: `image` (bytes and a name), `caption`, then the fields. The
-file's own metadata say which column is an image, in the form that `datasets` itself gives them.
+file's metadata declare `image` as a column of images, in the form that `datasets` itself writes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from udfs.core.atomic_files import replacing
+from udfs.core.atomic_files import atomic_write
 from udfs.outputs.shards import (
-    Hashed,
+    HashingFile,
     Layout,
     Sample,
     Samples,
@@ -25,31 +25,31 @@ from udfs.outputs.shards import (
     shard_of,
     write_stats,
 )
-from udfs.outputs.tar_shards import image_ending
+from udfs.outputs.tar_shards import image_extension
 
-OWN = re.compile(r"\.?train-\d{5,}-of-\d{5,}\.(parquet|json)|\..+\.part")
-"""Names of the files of such shards in `data/`, finished or not."""
+FILE_NAMES = re.compile(r"\.?train-\d{5,}-of-\d{5,}\.(parquet|json)|\..+\.part")
+"""Matches the names of these shards' files in `data/`, finished or not."""
 
 GROUP_ROWS = 100
 GROUP_BYTES = 64 * 1024 * 1024
-"""A row group ends at either: readers hold a whole one in memory."""
+"""A row group ends at whichever comes first: readers load a whole one into memory."""
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_NAMES = {"float": "float32", "double": "float64"}
+_DTYPES = {"float": "float32", "double": "float64"}
 
 
 def write_parquet(layout: Layout, number: int, fields: pa.Schema, samples: Samples) -> Shard:
     """Write one shard."""
     path, stats_path = _paths(layout, number)
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = [pa.field("image", _IMAGE), pa.field("caption", pa.string())]
-    about = {"huggingface": json.dumps({"info": {"features": features(fields)}})}
-    schema = pa.schema([*own, *fields], about)
+    pair = [pa.field("image", _IMAGE), pa.field("caption", pa.string())]
+    metadata = {"huggingface": json.dumps({"info": {"features": features(fields)}})}
+    schema = pa.schema([*pair, *fields], metadata)
     rows = size = 0
     group: list[dict[str, Any]] = []
     with (
-        replacing(path) as part,
-        Hashed(part) as file,
+        atomic_write(path) as part,
+        HashingFile(part) as file,
         pq.ParquetWriter(pa.PythonFile(file, "w"), schema) as writer,
     ):
         for sample in samples:
@@ -67,19 +67,20 @@ def write_parquet(layout: Layout, number: int, fields: pa.Schema, samples: Sampl
 
 
 def finished_parquet(layout: Layout, number: int) -> Shard | None:
-    """The shard as an earlier run has left it, if that is whole and of the same plan."""
+    """The shard from an earlier run, if it is complete and of the same plan."""
     return read_stats(_paths(layout, number)[1], layout, number)
 
 
 def features(fields: pa.Schema) -> dict[str, dict[str, str]]:
     """The columns as `datasets` describes them."""
-    kinds = {"caption": "string"} | {f.name: _NAMES.get(str(f.type), str(f.type)) for f in fields}
-    plain = {name: {"dtype": kind, "_type": "Value"} for name, kind in kinds.items()}
-    return {"image": {"_type": "Image"}} | plain
+    dtypes = {"caption": "string"}
+    dtypes |= {field.name: _DTYPES.get(str(field.type), str(field.type)) for field in fields}
+    values = {name: {"dtype": dtype, "_type": "Value"} for name, dtype in dtypes.items()}
+    return {"image": {"_type": "Image"}} | values
 
 
 def _row(sample: Sample) -> dict[str, Any]:
-    name = f"{sample.index:08d}.{image_ending(sample.image)}"
+    name = f"{sample.index:08d}.{image_extension(sample.image)}"
     caption = sample.caption.decode("utf-8", "replace")
     return {"image": {"bytes": sample.image, "path": name}, "caption": caption, **sample.fields}
 

@@ -1,8 +1,8 @@
-"""Numbered files of samples, written where the rows are: one file, or a few, a shard.
+"""Writes samples as numbered shards on the executors, each shard in one file or a few.
 
 The rows come sorted by `_shard` and `_index`, with `_image` (bytes, or the path of a file) and
-`_caption` (bytes); all their other columns are fields of the sample, of plain types. What a shard
-holds and how is for its writer to say (`outputs/tar_shards.py`, `outputs/parquet_shards.py`).
+`_caption` (bytes); all other columns are fields of the sample, of simple types. The writers decide
+what a shard looks like (`outputs/tar_shards.py`, `outputs/parquet_shards.py`).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import IO, Any
 import pyarrow as pa
 
 from udfs.core.arrow_values import python_values
-from udfs.core.atomic_files import replacing
+from udfs.core.atomic_files import atomic_write
 from udfs.inputs.image_files import read_path
 from udfs.inputs.images import ImageError
 
-APART = ("_shard", "_index", "_image", "_caption")
-"""Columns of the rows with a meaning here."""
+SHARD_COLUMNS = ("_shard", "_index", "_image", "_caption")
+"""Columns with a meaning here, which are not fields of the sample."""
 
-RECORD = pa.schema(
+SHARD_SCHEMA = pa.schema(
     [
         ("shard", pa.int64()),
         ("file", pa.string()),
@@ -36,7 +36,7 @@ RECORD = pa.schema(
         ("left_out_such_as", pa.list_(pa.string())),
     ]
 )
-"""What is told of a shard when it is finished: a `Shard`."""
+"""The row that reports a finished shard: the attributes of `Shard`."""
 
 _EXAMPLES = 3
 
@@ -46,10 +46,10 @@ class Layout:
     """What the writers of one export have to know.
 
     Attributes:
-        folder: where the files go; the same place on every machine that writes.
-        shards: how many there are in all.
-        shard_rows: the most samples in one.
-        plan: name of what is exported; two shards of one number and plan hold the same.
+        folder: where the files go; must be the same folder on every machine that writes.
+        shards: total number of shards.
+        shard_rows: maximum number of samples in a shard.
+        plan: id of the export; two shards with the same number and plan have the same content.
     """
 
     folder: str
@@ -60,7 +60,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair with its place in the shard; the caption as bytes of doubtful encoding."""
+    """One pair with its index in the shard; the caption as bytes, whose encoding may be broken."""
 
     index: int
     image: bytes
@@ -70,25 +70,28 @@ class Sample:
 
 @dataclass
 class Samples:
-    """The samples of one shard, read as they are asked for, and why others are left out."""
+    """The samples of one shard, read lazily, and the reasons why rows are left out."""
 
     rows: Iterator[dict[str, Any]]
     left_out: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Sample]:
-        """Of rows with one index (copies in the pairs table) the first counts."""
-        for index, (row, *_) in ((i, list(same)) for i, same in groupby(self.rows, _index)):
+        """Of several rows with one index (copies in the pairs table) the first is used."""
+        for index, (row, *_) in ((i, list(copies)) for i, copies in groupby(self.rows, _index)):
             image, reason = _image(row)
             if image is None:
                 self.left_out.append(f"{row.get('uid')}: {reason}")
                 continue
-            values = {name: value for name, value in row.items() if name not in APART}
+            values = {name: value for name, value in row.items() if name not in SHARD_COLUMNS}
             yield Sample(index, image, bytes(row["_caption"] or b""), values)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard: its main file, what that weighs, and why samples are missing in it."""
+    """A finished shard: its main file and how large that is, and what was left out, with examples.
+
+    The attributes are the columns of SHARD_SCHEMA.
+    """
 
     shard: int
     file: str
@@ -100,37 +103,37 @@ class Shard:
 
 
 Write = Callable[[Layout, int, pa.Schema, Samples], Shard]
-"""Layout, the shard's number, schema of the fields, samples -> the shard, whole in its place."""
+"""Layout, number of the shard, schema of the fields, samples -> the finished shard."""
 
 
 def write_shards(
     batches: Iterator[pa.RecordBatch], layout: Layout, write: Write
 ) -> Iterator[pa.RecordBatch]:
-    """Write the shards that the rows belong to; yield RECORD, one row a shard.
+    """Write the shards that the rows belong to; yield one row of SHARD_SCHEMA for each shard.
 
-    Memory: one batch and what the writer keeps of a shard. A row without image, or whose image
-    cannot be read, leaves its index empty and is counted as left out.
+    Memory: one batch, and what the writer keeps of a shard. A row whose image is missing or cannot
+    be read leaves its index empty and is counted as left out.
     """
     first = next(batches, None)
     if first is None:
         return
-    fields = pa.schema([column for column in first.schema if column.name not in APART])
+    fields = pa.schema([column for column in first.schema if column.name not in SHARD_COLUMNS])
     for number, rows in groupby(_rows(first, batches), key=_shard):
         shard = write(layout, number, fields, Samples(rows))
-        yield pa.RecordBatch.from_pylist([vars(shard)], RECORD)
+        yield pa.RecordBatch.from_pylist([vars(shard)], SHARD_SCHEMA)
 
 
-def shard_of(number: int, file: str, rows: int, written: Hashed, samples: Samples) -> Shard:
-    """What is told of a shard whose samples have been read and whose main file is written."""
+def shard_of(number: int, file: str, rows: int, written: HashingFile, samples: Samples) -> Shard:
+    """The `Shard` after its samples have been read and its main file has been written."""
     examples = tuple(samples.left_out[:_EXAMPLES])
     left_out = len(samples.left_out)
     return Shard(number, file, rows, written.bytes, written.sha256, left_out, examples)
 
 
 def write_stats(path: Path, shard: Shard, plan: str) -> None:
-    """Write the statistics of a shard: the last of its files, the sign that it is whole.
+    """Write the statistics of a shard, as its last file: they mark it as complete.
 
-    Counts stand under img2dataset's names, of which resharders read `successes`.
+    Counts have img2dataset's names; resharders read `successes`.
     """
     stats = {
         "count": shard.rows + shard.left_out,
@@ -144,12 +147,12 @@ def write_stats(path: Path, shard: Shard, plan: str) -> None:
         "left_out_such_as": shard.left_out_such_as,
         "plan": plan,
     }
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
 
 
 def read_stats(path: Path, layout: Layout, number: int) -> Shard | None:
-    """The shard that an earlier run has left whole, if it is of the same plan."""
+    """The shard from an earlier run, if it is complete and of the same plan."""
     try:
         stats = json.loads(path.read_text(encoding="utf-8"))
         if stats["plan"] != layout.plan:
@@ -169,15 +172,15 @@ def read_stats(path: Path, layout: Layout, number: int) -> Shard | None:
         return None
 
 
-class Hashed:
-    """A file for writers that only append; counts and hashes what goes into it."""
+class HashingFile:
+    """A file to append to, which counts and hashes the bytes that are written."""
 
     def __init__(self, path: Path) -> None:
         self._file: IO[bytes] = path.open("wb")
         self._hash = hashlib.sha256()
         self.bytes = 0
 
-    def __enter__(self) -> Hashed:
+    def __enter__(self) -> HashingFile:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -190,15 +193,15 @@ class Hashed:
         return self._file.write(data)
 
     def tell(self) -> int:
-        """How much has been written."""
+        """The number of bytes written."""
         return self.bytes
 
     def flush(self) -> None:
-        """Hand what is buffered to the system."""
+        """Pass buffered data on to the operating system."""
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; more than once does no harm."""
+        """Close the file; closing it again does no harm."""
         self._file.close()
 
     @property
@@ -208,7 +211,7 @@ class Hashed:
 
     @property
     def sha256(self) -> str:
-        """The hash so far, in hex."""
+        """The SHA-256 of the bytes written so far, in hex."""
         return self._hash.hexdigest()
 
 
@@ -230,9 +233,9 @@ def _index(row: dict[str, Any]) -> int:
 
 
 def _image(row: dict[str, Any]) -> tuple[bytes | None, str]:
-    found = row["_image"]
+    value = row["_image"]
     try:
-        image = read_path(found) if isinstance(found, str) else found
+        image = read_path(value) if isinstance(value, str) else value
     except ImageError as error:
         return None, str(error)
     return (bytes(image), "") if image else (None, "there is no image")

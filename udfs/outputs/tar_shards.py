@@ -1,8 +1,8 @@
-"""WebDataset shards as img2dataset lays them out, the same bytes for the same samples.
+"""Writes WebDataset shards in the layout of img2dataset; the same samples give the same bytes.
 
-Of each shard three files: `00000000.tar` with `<key>.jpg`, `.txt` and `.json` for each sample;
-`00000000.parquet`, a row a sample; `00000000_stats.json`, which comes last: where it is there, the
-shard is whole. Images are the bytes as they were found, and their endings say what they are.
+Each shard is three files: `00000000.tar` with `<key>.jpg`, `.txt` and `.json` for each sample;
+`00000000.parquet` with a row for each sample; and `00000000_stats.json`, which is written last and
+marks the shard as complete. Images are stored unchanged, with the extension of their format.
 """
 
 from __future__ import annotations
@@ -19,14 +19,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from udfs.core.atomic_files import replacing
-from udfs.outputs.shards import Hashed, Layout, Samples, Shard, read_stats, shard_of, write_stats
+from udfs.core.atomic_files import atomic_write
+from udfs.outputs.shards import (
+    HashingFile,
+    Layout,
+    Samples,
+    Shard,
+    read_stats,
+    shard_of,
+    write_stats,
+)
 
-OWN = re.compile(r"\d{8}(\.tar|\.parquet|_stats\.json)|\..+\.part")
-"""Names of the files of such shards, finished or not."""
+FILE_NAMES = re.compile(r"\d{8}(\.tar|\.parquet|_stats\.json)|\..+\.part")
+"""Matches the names of these shards' files, finished or not."""
 
-# What PIL calls a format -> the ending that readers know it by.
-_ENDINGS = {
+# PIL's name of a format -> its usual file extension.
+_EXTENSIONS = {
     "JPEG": "jpg",
     "PNG": "png",
     "WEBP": "webp",
@@ -47,24 +55,24 @@ def write_tar(layout: Layout, number: int, fields: pa.Schema, samples: Samples) 
     digits = max(4, len(str(layout.shard_rows - 1)))
     rows: list[dict[str, Any]] = []
     with (
-        replacing(tar_path) as part,
-        Hashed(part) as file,
-        # as a stream: what the folder is mounted from may not be able to seek
-        tarfile.open(  # type: ignore[call-overload]  # a stream is only written to
+        atomic_write(tar_path) as part,
+        HashingFile(part) as file,
+        # as a stream: a mounted store may not support seeking
+        tarfile.open(  # type: ignore[call-overload]  # a stream only needs `write`
             fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT
         ) as tar,
     ):
         for sample in samples:
             key = f"{number:08d}{sample.index:0{digits}d}"
             caption = sample.caption.decode("utf-8", "replace")
-            about = sample.fields | {"key": key, "caption": caption}
-            _add(tar, f"{key}.{image_ending(sample.image)}", sample.image)
+            row = sample.fields | {"key": key, "caption": caption}
+            _add(tar, f"{key}.{image_extension(sample.image)}", sample.image)
             _add(tar, f"{key}.txt", sample.caption)
-            _add(tar, f"{key}.json", _json(about))
-            rows.append(about)
-    with replacing(parquet_path) as part:
-        own = [pa.field(name, pa.string()) for name in ("key", "caption")]
-        schema = pa.schema([*own, *(f for f in fields if f.name not in ("key", "caption"))])
+            _add(tar, f"{key}.json", _json(row))
+            rows.append(row)
+    with atomic_write(parquet_path) as part:
+        pair = [pa.field(name, pa.string()) for name in ("key", "caption")]
+        schema = pa.schema([*pair, *(f for f in fields if f.name not in ("key", "caption"))])
         pq.write_table(pa.Table.from_pylist(rows, schema), part)
     shard = shard_of(number, tar_path.name, len(rows), file, samples)
     write_stats(stats_path, shard, layout.plan)
@@ -72,18 +80,18 @@ def write_tar(layout: Layout, number: int, fields: pa.Schema, samples: Samples) 
 
 
 def finished_tar(layout: Layout, number: int) -> Shard | None:
-    """The shard as an earlier run has left it, if that is whole and of the same plan."""
+    """The shard from an earlier run, if it is complete and of the same plan."""
     _, parquet_path, stats_path = _paths(layout, number)
     return read_stats(stats_path, layout, number) if parquet_path.is_file() else None
 
 
-def image_ending(data: bytes) -> str:
-    """The ending that fits an image's first bytes, `bin` where PIL does not know them."""
+def image_extension(data: bytes) -> str:
+    """The file extension for an image by its first bytes; `bin` if PIL does not recognise them."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:  # reads the header only
-            return _ENDINGS.get(image.format or "", "bin")
+            return _EXTENSIONS.get(image.format or "", "bin")
     except Exception:  # PIL's readers raise nearly anything on damaged files
         return "bin"
 
@@ -93,7 +101,7 @@ def _formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
-    return tuple(name for name in _ENDINGS if name in Image.OPEN and name != "MPO")
+    return tuple(name for name in _EXTENSIONS if name in Image.OPEN and name != "MPO")
 
 
 def _paths(layout: Layout, number: int) -> tuple[Path, Path, Path]:
@@ -103,27 +111,27 @@ def _paths(layout: Layout, number: int) -> tuple[Path, Path, Path]:
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # no owner, time 0: the same bytes whoever writes it, and when
+    member = tarfile.TarInfo(name)  # no owner and time 0: the same bytes every time
     member.size = len(data)
     member.mode = 0o644
     tar.addfile(member, io.BytesIO(data))
 
 
-def _json(about: dict[str, Any]) -> bytes:
-    """The sample's fields, over those that its `metadata` (the .json it came with) has."""
-    own = {name: value for name, value in about.items() if name != "metadata"}
+def _json(row: dict[str, Any]) -> bytes:
+    """The sample's fields as JSON; they override those in its `metadata` (its original .json)."""
+    fields = {name: value for name, value in row.items() if name != "metadata"}
     try:
-        came_with = json.loads(about.get("metadata") or "{}")
+        original = json.loads(row.get("metadata") or "{}")
     except (ValueError, RecursionError):
-        came_with = None
-    if isinstance(came_with, dict):
-        own = came_with | {name: value for name, value in own.items() if value is not None}
-    text = json.dumps(_finite(own), ensure_ascii=False, default=str)
+        original = None
+    if isinstance(original, dict):
+        fields = original | {name: value for name, value in fields.items() if value is not None}
+    text = json.dumps(_finite(fields), ensure_ascii=False, default=str)
     return text.encode("utf-8", "replace")
 
 
 def _finite(value: Any) -> Any:
-    """`value` without NaN and infinities, which are no JSON."""
+    """`value` with None in place of NaN and infinities, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""DataComp's list of uids: a NumPy file of 128-bit numbers, as its resharder reads it.
+"""Writes DataComp's list of uids: a NumPy file of 128-bit numbers, as its resharder reads it.
 
-The file's dtype is `u8,u8` (the uid's first and last 16 hex digits), its numbers are sorted, and a
-uid that is to be used three times stands there three times. The resharder looks each sample up by
-binary search (mlfoundations/datacomp, resharder.py).
+The file's dtype is `u8,u8` (the uid's first and last 16 hex digits). Its numbers are sorted, and a
+uid that is to be used three times occurs three times. The resharder looks up each sample by binary
+search (mlfoundations/datacomp, resharder.py).
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from udfs.core.atomic_files import replacing
+from udfs.core.atomic_files import atomic_write
 
 UIDS = np.dtype("u8,u8")
-"""One uid: high and low 64 bits. NumPy orders such records by the first field, then the second."""
+"""One uid: high and low 64 bits. NumPy sorts such records by the first field, then the second."""
 
-PIECE = 1 << 18
-"""So many uids (4 MiB) are handed on at once."""
+PIECE_UIDS = 1 << 18
+"""The number of uids (4 MiB) that are passed on at once."""
 
 SCHEMA = pa.schema([("uids", pa.binary())])
 
 
-def packed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def pack_uids(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Sorted `key` (16 bytes, big-endian) and `repetitions` -> pieces of the file, as bytes.
 
-    Of several rows with one key the first counts, also where a batch ends between them: their
-    repetitions are not added up. Every piece holds at most PIECE uids, however often one repeats.
+    Of several rows with one key the first is used, even if a batch ends between them; their
+    repetitions are not added up. A piece holds at most PIECE_UIDS uids, however often one repeats.
     """
     last: bytes | None = None
     for batch in batches:
@@ -49,7 +49,7 @@ def packed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _keys(column: pa.Array) -> np.ndarray[Any, Any]:
-    """A binary column of 16 bytes a row as records of UIDS, without a Python object for each."""
+    """A column of 16-byte values as records of UIDS, without a Python object for each."""
     fixed = column.cast(pa.binary(16))
     raw = np.frombuffer(fixed.buffers()[1], dtype=">u8")
     halves = raw[2 * fixed.offset : 2 * (fixed.offset + len(fixed))].astype("<u8")
@@ -61,19 +61,20 @@ def _repeated(
 ) -> Iterator[np.ndarray[Any, Any]]:
     ends = np.cumsum(times)
     total = int(ends[-1]) if len(ends) else 0
-    for start in range(0, total, PIECE):
-        places = np.arange(start, min(start + PIECE, total))
-        yield keys[np.searchsorted(ends, places, side="right")]
+    for start in range(0, total, PIECE_UIDS):
+        indices = np.arange(start, min(start + PIECE_UIDS, total))
+        yield keys[np.searchsorted(ends, indices, side="right")]
 
 
 class UidWriter:
-    """Writes a uid file piece by piece, in their order; it takes its place when closed.
+    """Writes a uid file piece by piece, in ascending order; the file appears when it is closed.
 
         with UidWriter(path) as uids:
             uids.write(piece)
 
-    The pieces wait in a temporary file: their number stands before them, and a mounted store can
-    often not seek. Raises ValueError for a piece out of order: such a file would lose uids unseen.
+    The pieces are collected in a temporary file, because the header with their number comes first
+    and a mounted store often cannot seek. Raises ValueError for a piece out of order: the resharder
+    would silently miss uids in such a file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -104,7 +105,7 @@ class UidWriter:
             if kind is not None:
                 return
             self._pieces.seek(0)
-            with replacing(self._path) as part, part.open("wb") as file:
+            with atomic_write(self._path) as part, part.open("wb") as file:
                 descr = np.lib.format.dtype_to_descr(UIDS)
                 header = {"descr": descr, "fortran_order": False, "shape": (self.rows,)}
                 np.lib.format.write_array_header_1_0(file, header)
@@ -112,7 +113,7 @@ class UidWriter:
 
 
 def is_sorted(uids: np.ndarray[Any, Any]) -> bool:
-    """Whether records of UIDS do not descend."""
+    """Whether records of UIDS are in ascending order; equal ones are allowed."""
     high, low = uids["f0"], uids["f1"]
     ascends = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] >= low[:-1]))
     return bool(ascends.all())

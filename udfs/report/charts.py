@@ -1,4 +1,4 @@
-"""The charts as Vega-Lite specifications: colours are the page's, so that light and dark agree."""
+"""Vega-Lite specifications of the charts; colours come from the page, for light and dark mode."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script that needs no network. Takes seconds.
 
     Raises:
-        ImportError: the library that carries them (extra `report`) is not installed.
+        ImportError: the package that bundles them (extra `report`) is not installed.
     """
     import vl_convert
 
@@ -43,17 +43,17 @@ def library() -> str:
 
 
 def histogram(signal: Mapping[str, Any]) -> dict[str, Any]:
-    """How one signal's values are spread: kept rows at the bottom, the others upon them."""
+    """The distribution of a signal's values: kept rows at the bottom, dropped rows above them."""
     values = [
         {
-            "from": one["from"],
-            "to": one["to"],
+            "from": bin_["from"],
+            "to": bin_["to"],
             "rows": rows,
             "what": what,
-            "range": f"{one['from']:.10g} to {one['to']:.10g}",
+            "range": f"{bin_['from']:.10g} to {bin_['to']:.10g}",
         }
-        for one in signal["bins"]
-        for what, rows in (("kept", one["kept"]), ("dropped", one["rows"] - one["kept"]))
+        for bin_ in signal["bins"]
+        for what, rows in (("kept", bin_["kept"]), ("dropped", bin_["rows"] - bin_["kept"]))
     ]
     ends = [signal["bins"][0]["from"], signal["bins"][-1]["to"]]
     return _chart(
@@ -94,12 +94,10 @@ def histogram(signal: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def curve(signal: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """The share of all `rows` at or above each threshold; the signal `threshold` is the line."""
+    """The share of all `rows` at or above each threshold; Vega's signal `threshold` is the line."""
     values = [
-        {"threshold": threshold, "share": reaching / rows if rows else 0.0}
-        for threshold, reaching in zip(
-            signal["thresholds"], signal["rows_at_or_above"], strict=True
-        )
+        {"threshold": threshold, "share": count / rows if rows else 0.0}
+        for threshold, count in zip(signal["thresholds"], signal["rows_at_or_above"], strict=True)
     ]
     x = {
         "field": "threshold",
@@ -114,7 +112,7 @@ def curve(signal: Mapping[str, Any], rows: int) -> dict[str, Any]:
         "scale": {"domain": [0, 1]},
         "axis": {"format": ".0%"},
     }
-    here = [{"filter": "datum.threshold === threshold"}]
+    at_threshold = [{"filter": "datum.threshold === threshold"}]
     area = {"line": {"color": _KEPT, "strokeWidth": 2}, "color": _KEPT, "fillOpacity": 0.14}
     return _chart(
         f"Share of rows at or above a threshold of {signal['name']}",
@@ -124,12 +122,12 @@ def curve(signal: Mapping[str, Any], rows: int) -> dict[str, Any]:
         layer=[
             {"mark": {"type": "area", **area}, "encoding": {"x": x, "y": y}},
             {
-                "transform": here,
+                "transform": at_threshold,
                 "mark": {"type": "rule", "color": "var(--ink)", "strokeDash": [3, 3]},
                 "encoding": {"x": x},
             },
             {
-                "transform": here,
+                "transform": at_threshold,
                 "mark": {"type": "point", "filled": True, "size": 90, "color": "var(--ink)"},
                 "encoding": {"x": x, "y": y},
             },

@@ -1,8 +1,8 @@
-"""Where a signal is counted: thresholds, the cells between them, and bins made of cells.
+"""Thresholds at which a signal is counted, the cells between them, and histogram bins of cells.
 
-Thresholds t_0 < t_1 < ... are multiples of one step. Cell i holds values in [t_i, t_i+1), the last
-cell everything from its threshold up. Counts by cell add up exactly, to how many rows reach a
-threshold as well as to the bins of a histogram.
+Thresholds t_0 < t_1 < ... are multiples of one step. Cell i holds the values in [t_i, t_i+1), the
+last cell all values from its threshold up. Counts by cell add up exactly, both to the number of
+rows at or above a threshold and to the bins of a histogram.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from itertools import accumulate
 STEPS = 100
 """A grid has at most two thresholds more than this."""
 
-_WHOLE_SCALE = (0.0, 100.0)  # of the four metrics
-_FEW_ROWS = 2_000  # with fewer rows than this, narrow bins show nothing but chance
+_METRIC_RANGE = (0.0, 100.0)
+_FEW_ROWS = 2_000  # with fewer rows, narrow bins would show only noise
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Thresholds of one signal, ascending, `step` apart; a single one where all values are one."""
+    """Thresholds of one signal, ascending, `step` apart; only one if all values are equal."""
 
     thresholds: tuple[float, ...]
     step: float
@@ -36,7 +36,7 @@ def grid(low: float, high: float, is_metric: bool = False) -> Grid:
     Otherwise the step is 1, 2 or 5 times a power of ten, the first threshold at or below `low`,
     the last at or below `high`.
     """
-    if is_metric and _WHOLE_SCALE[0] <= low and high <= _WHOLE_SCALE[1]:
+    if is_metric and _METRIC_RANGE[0] <= low and high <= _METRIC_RANGE[1]:
         return Grid(tuple(float(value) for value in range(STEPS + 1)), 1.0)
     if low == high:
         return Grid((low,), 1.0)
@@ -44,7 +44,7 @@ def grid(low: float, high: float, is_metric: bool = False) -> Grid:
         size = Fraction(step)
         first, last = math.floor(Fraction(low) / size), math.floor(Fraction(high) / size)
         thresholds = tuple(_rounded(number * size) for number in range(first, last + 1))
-        # Large values close together: multiples of the step may round to one float.
+        # For large values close together, several multiples of the step may round to one float.
         if len(set(thresholds)) == len(thresholds) and thresholds[0] <= low:
             return Grid(thresholds, float(step))
     return Grid((low,), 1.0)
@@ -62,14 +62,14 @@ def _steps(span: Fraction) -> list[Decimal]:
     return [step for step in digits if Fraction(step) * STEPS >= span]
 
 
-def reaching(cells: Sequence[int]) -> list[int]:
+def at_or_above(cells: Sequence[int]) -> list[int]:
     """How many values are at or above each threshold, from the counts by cell."""
     return list(accumulate(reversed(cells)))[::-1]
 
 
 @dataclass(frozen=True)
 class Bin:
-    """One bar of a histogram: values from `low` up to `high`, all of them and those kept."""
+    """One bar of a histogram: rows with values from `low` up to `high`, and how many are kept."""
 
     low: float
     high: float
@@ -77,16 +77,16 @@ class Bin:
     kept: int
 
 
-def bins(grid: Grid, cells: Sequence[int], kept: Sequence[int]) -> list[Bin]:
-    """About 20 bins, or 50 for many rows; the value at a whole scale's end is in the last one."""
+def bins(grid: Grid, cells: Sequence[int], kept_cells: Sequence[int]) -> list[Bin]:
+    """About 20 bins, or 50 for many rows; a metric's value of 100 is in the last one."""
     width = 2 if sum(cells) >= _FEW_ROWS else 5
     count = len(grid.thresholds)
     starts = list(range(0, count, width))
     if len(starts) > 1 and count - starts[-1] == 1 and count == STEPS + 1:
-        starts.pop()  # a cell of its own for 100 would look like a gap
-    made = []
+        starts.pop()  # a separate bin for 100 would look like a gap
+    histogram = []
     for start, end in zip(starts, [*starts[1:], count], strict=True):
         high = grid.thresholds[end] if end < count else grid.thresholds[start] + width * grid.step
-        total, chosen = sum(cells[start:end]), sum(kept[start:end])
-        made.append(Bin(grid.thresholds[start], high, total, chosen))
-    return made
+        rows, kept = sum(cells[start:end]), sum(kept_cells[start:end])
+        histogram.append(Bin(grid.thresholds[start], high, rows, kept))
+    return histogram

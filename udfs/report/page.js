@@ -1,4 +1,4 @@
-// Draws the charts and moves the threshold. Reads the two blocks of JSON; changes nothing else.
+// Draws the charts and moves the threshold. Reads the two JSON blocks of the page.
 (() => {
   "use strict";
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
@@ -7,25 +7,25 @@
   const signals = figures.signals.filter((signal) => signal.bins.length > 0);
   const options = {
     mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false,
-    ast: true, // expressions are interpreted: the page's policy allows no code made of strings
+    ast: true, // expressions are interpreted, because the page's policy forbids eval
     tooltip: { disableDefaultStyle: true },
   };
 
-  const drawn = [...document.querySelectorAll("[data-histogram]")].map((place) =>
-    vegaEmbed(place, charts.histograms[signals[place.dataset.histogram].name], options));
+  const drawn = [...document.querySelectorAll("[data-histogram]")].map((element) =>
+    vegaEmbed(element, charts.histograms[signals[element.dataset.histogram].name], options));
 
   const explorer = document.getElementById("explorer");
   if (!explorer) return finish();
   explorer.hidden = false;
   const slider = document.getElementById("threshold");
-  const place = document.getElementById("curve");
+  const container = document.getElementById("curve");
   const buttons = [...explorer.querySelectorAll("button")];
   const whole = new Intl.NumberFormat("en-US");
   const exact = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 10 });
-  let shown = 0; // which signal
+  let selected = 0; // index of the signal
   let chart = null;
 
-  // As words.share: never rounded to none or all.
+  // As `share` in text_format.py: never rounded to none or all.
   function share(part, rows) {
     if (rows <= 0) return "\u2013";
     if (part === 0 || part === rows) return part === 0 ? "0 %" : "100 %";
@@ -38,7 +38,7 @@
   }
 
   function move(index) {
-    const signal = signals[shown];
+    const signal = signals[selected];
     const threshold = signal.thresholds[index];
     const rows = signal.rows_at_or_above[index];
     const text = `${signal.name} \u2265 ${exact.format(threshold)} keeps ${whole.format(rows)} of ` +
@@ -50,7 +50,7 @@
     if (chart) chart.view.signal("threshold", threshold).runAsync();
   }
 
-  // The first threshold keeps about as much as the rules do, or else half.
+  // The initial threshold keeps about as many pairs as the rules do, or else half of them.
   function start(signal) {
     const aim = figures.kept > 0 && figures.kept < figures.rows ? figures.kept : figures.rows / 2;
     let best = 0;
@@ -61,23 +61,23 @@
   }
 
   async function show(number) {
-    shown = number;
+    selected = number;
     buttons.forEach((button, other) => button.setAttribute("aria-pressed", other === number));
     slider.max = signals[number].thresholds.length - 1;
     if (chart) chart.finalize();
     chart = null;
     move(start(signals[number]));
-    const made = await vegaEmbed(place, charts.curves[signals[number].name], options);
-    if (shown !== number) return; // another one was chosen meanwhile
-    chart = made;
+    const embedded = await vegaEmbed(container, charts.curves[signals[number].name], options);
+    if (selected !== number) return; // another signal was chosen in the meantime
+    chart = embedded;
     move(Number(slider.value));
   }
 
   function drag(event) {
     if (!chart || (event.type === "pointermove" && !event.buttons)) return;
-    const left = place.querySelector("svg").getBoundingClientRect().left + chart.view.origin()[0];
+    const left = container.querySelector("svg").getBoundingClientRect().left + chart.view.origin()[0];
     const at = chart.view.scale("x").invert(event.clientX - left);
-    const thresholds = signals[shown].thresholds;
+    const thresholds = signals[selected].thresholds;
     let nearest = 0;
     thresholds.forEach((threshold, index) => {
       if (Math.abs(threshold - at) < Math.abs(thresholds[nearest] - at)) nearest = index;
@@ -86,7 +86,7 @@
   }
 
   slider.addEventListener("input", () => move(Number(slider.value)));
-  for (const type of ["pointerdown", "pointermove"]) place.addEventListener(type, drag);
+  for (const type of ["pointerdown", "pointermove"]) container.addEventListener(type, drag);
   buttons.forEach((button, number) => button.addEventListener("click", () => show(number)));
   drawn.push(show(0));
   finish();

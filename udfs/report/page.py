@@ -1,6 +1,6 @@
-"""Figures and pictures as one HTML page that needs nothing else: no network, no other file.
+"""Renders figures and pictures as one HTML page that needs no network and no other file.
 
-Everything from the data is escaped, scripts run by their hashes only, and the page's own security
+All text from the data is escaped, only scripts with known hashes run, and the page's security
 policy forbids every request.
 """
 
@@ -18,14 +18,14 @@ from udfs.report import charts, text_format
 from udfs.report.thumbnails import Gallery
 
 MARK = "<!-- mlm-filter report -->"
-"""The second line of every report: a file without it is somebody else's."""
+"""The second line of every report; a file without it is not one of ours."""
 
 
 def render(figures: Mapping[str, Any], galleries: Sequence[Gallery] = ()) -> str:
-    """The page for `figures`, whose keys are those of jobs/report/figures.py.
+    """The page for `figures`, with the keys of jobs/report/figures.py.
 
-    The figures are in it as they are, as JSON in `<script id="figures">`. Raises ImportError where
-    the extra `report` is not installed.
+    The page contains the figures unchanged, as JSON in `<script id="figures">`. Raises ImportError
+    if the extra `report` is not installed.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -63,8 +63,8 @@ def render(figures: Mapping[str, Any], galleries: Sequence[Gallery] = ()) -> str
 
 
 def inert_json(value: Any) -> str:
-    """JSON that can stand in a script element: nothing in it ends the element or opens another."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=True)  # lone surrogates too
+    """JSON that is safe in a script element: nothing in it ends the element or opens another."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=True)  # escapes lone surrogates too
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -73,7 +73,7 @@ def _policy(scripts: Sequence[str]) -> str:
         base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
     ]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    # Styles: the charts and the bars' lengths are attributes of their elements.
+    # Inline styles: the charts and the lengths of bars use style attributes.
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:;"
         " base-uri 'none'; form-action 'none'"
@@ -81,13 +81,13 @@ def _policy(scripts: Sequence[str]) -> str:
 
 
 def _funnel(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows that are left, step by step: all, those with scores, after each rule, kept."""
+    """The remaining rows, step by step: all, those with scores, after each rule."""
     rows, scored = figures["rows"], figures["scored"]
-    steps = [{"name": "all pairs", "rows": rows, "gone": None, "passed": None}]
-    steps.append({"name": "with scores", "rows": scored, "gone": rows - scored, "passed": None})
+    steps = [{"name": "all pairs", "rows": rows, "removed": None, "passed": None}]
+    steps.append({"name": "with scores", "rows": scored, "removed": rows - scored, "passed": None})
     for rule in figures["rules"]:
-        after = {"rows": rule["left"], "gone": rule["failed_first"], "passed": rule["passed"]}
-        steps.append({"name": rule["name"], **after})
+        counts = {"rows": rule["left"], "removed": rule["failed_first"], "passed": rule["passed"]}
+        steps.append({"name": rule["name"], **counts})
     return steps
 
 

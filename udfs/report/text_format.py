@@ -1,4 +1,4 @@
-"""Numbers and text as a reader wants them: short, and never able to harm the page around them."""
+"""Formats numbers and text for readers: short, and unable to harm the page around them."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from decimal import Decimal
 
 from udfs.inputs.captions import clean
 
-LONGEST = 240
-"""Characters of a name, reason or setting from the data that are shown."""
+MAX_LENGTH = 240
+"""Maximum number of characters of a name, reason or setting from the data."""
 
 FIRST, SECOND = 120, 1_000
-"""Characters of a caption that are shown at once, and further ones that can be opened."""
+"""Characters of a caption that are visible at once, and further ones that can be unfolded."""
 
-_MOST_MARKS = 3  # accents on one letter; more are stacked to deface a page
+_MAX_MARKS = 3  # accents on one letter; more are only stacked to deface a page
 
 
-def cut(text: str | bytes | None, longest: int = LONGEST) -> str:
-    """The beginning of a text on one line, with an ellipsis where something was left out."""
-    beginning, _, left = parts(text, longest, 0)
-    return beginning + ("\u2026" if left else "")
+def cut(text: str | bytes | None, max_length: int = MAX_LENGTH) -> str:
+    """The beginning of a text on one line, with an ellipsis if it was cut."""
+    beginning, _, remaining = parts(text, max_length, 0)
+    return beginning + ("\u2026" if remaining else "")
 
 
 def parts(
     text: str | bytes | None, first: int = FIRST, second: int = SECOND
 ) -> tuple[str, str, int]:
-    """The first characters of a text, about as many as wanted; what comes next; how many are left.
+    """About the first `first` characters of a text, the next `second`, and the number remaining.
 
-    White space becomes one space, and so does what is no character or turns the direction of text.
+    Runs of white space become one space, as do control characters and marks of text direction.
     """
     whole = clean(text)
-    most = 4 * (first + second)  # captions of a million characters occur; the rest is not looked at
-    shown = re.sub(r"\s+", " ", "".join(map(_plain, whole[:most])))
-    shown = re.sub(rf"([\u0300-\u036f]{{{_MOST_MARKS}}})[\u0300-\u036f]+", r"\1", shown).lstrip()
-    if len(whole) <= most:
-        shown = shown.rstrip()
-    if len(shown) <= first and len(whole) <= most:
-        return shown, "", 0
+    limit = 4 * (first + second)  # captions of a million characters occur; the rest is ignored
+    safe = re.sub(r"\s+", " ", "".join(map(_printable, whole[:limit])))
+    safe = re.sub(rf"([\u0300-\u036f]{{{_MAX_MARKS}}})[\u0300-\u036f]+", r"\1", safe).lstrip()
+    if len(whole) <= limit:
+        safe = safe.rstrip()
+    if len(safe) <= first and len(whole) <= limit:
+        return safe, "", 0
     end = first
     if second:  # between words, unless a word is very long
-        space = shown.rfind(" ", first - 20, first + 1)
+        space = safe.rfind(" ", first - 20, first + 1)
         end = space if space > 0 else first
-    rest = shown[end : end + second]
-    left = len(shown) - end - len(rest) + max(0, len(whole) - most)
-    return shown[:end], rest, left
+    rest = safe[end : end + second]
+    remaining = len(safe) - end - len(rest) + max(0, len(whole) - limit)
+    return safe[:end], rest, remaining
 
 
-def _plain(character: str) -> str:
-    # Cc, Cf, Co, Cn: controls, marks of direction, unassigned. A joiner shapes emoji and scripts.
+def _printable(character: str) -> str:
+    # Cc, Cf, Co, Cn: controls, direction marks, unassigned. Joiners shape emoji and scripts.
     if character in "\u200d\u200c" or unicodedata.category(character)[0] != "C":
         return character
     return " "
@@ -60,7 +60,7 @@ def number(value: float | int | None) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """A part in percent, never rounded to none or all: 34.1 %, 0.0012 %, over 99.9 %."""
+    """A part in percent, never rounded to 0 % or 100 %: 34.1 %, 0.0012 %, over 99.9 %."""
     if whole <= 0:
         return "\u2013"
     if part in (0, whole):
@@ -72,7 +72,7 @@ def share(part: int, whole: int) -> str:
 
 
 def score(value: float | None) -> str:
-    """A signal's value: whole as it is, else one decimal from 10 on and three below 1."""
+    """A signal's value: integers as they are, others with one decimal from 10, three below 1."""
     if value is None:
         return "\u2013"
     size = abs(value)
@@ -84,5 +84,5 @@ def score(value: float | None) -> str:
 
 
 def edge(value: float) -> str:
-    """A threshold or a bin's end: as written, with no more digits than it needs."""
+    """A threshold or the edge of a bin, with no more digits than it needs."""
     return f"{value:,.10g}" if abs(value) < 1e7 else f"{value:.4g}"

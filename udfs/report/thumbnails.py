@@ -1,4 +1,4 @@
-"""What the page shows of one pair; and thumbnails, made where the image bytes are."""
+"""The pairs that the page shows, and their thumbnails, which are made on the executors."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from udfs.inputs.image_files import read
 from udfs.inputs.images import ImageError, decode
 
 SIDE = 240
-"""Pixels of a thumbnail's longer side: sharp on a phone at 1.5 pixels a point."""
+"""Pixels of a thumbnail's longer side: sharp on a phone at 1.5 pixels per point."""
 
-MOST_BYTES = 12_000
-"""Of one thumbnail: with MOST_PICTURES and the charts a page stays under 5 MB."""
+MAX_BYTES = 12_000
+"""Of one thumbnail: with MAX_PICTURES and the charts a page stays under 5 MB."""
 
-MOST_PICTURES = 160
+MAX_PICTURES = 160
 
 _QUALITIES = (72, 55, 40, 25)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One pair. `thumbnail` is WebP, or None for the reason `problem`; `caption` is as found."""
+    """One pair. `thumbnail` is WebP, or None for the reason `problem`; `caption` is unchanged."""
 
     uid: str
-    value: float | None  # of the signal that put it where it stands
+    value: float | None  # of the signal by which it was chosen
     caption: str | bytes | None
     keep: bool
     thumbnail: bytes | None = None
@@ -47,30 +47,32 @@ class Strip:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Strips under one heading: a rule's line, or a signal's two ends."""
+    """Strips under one heading: at a rule's threshold, or at a signal's two ends."""
 
     title: str
     signal: str
     strips: tuple[Strip, ...]
     note: str = ""
-    kind: str = "ends"  # "line" for a rule's
+    kind: str = "ends"  # "line" at a rule's threshold
 
 
 def thumbnail(image: bytes | None) -> bytes:
-    """A WebP of at most SIDE a side and about MOST_BYTES. Raises ImageError as `decode` does."""
+    """A WebP with sides of at most SIDE and about MAX_BYTES. Raises ImageError as `decode` does."""
     small = decode(image)
     for side in (SIDE, SIDE // 2):
         small.thumbnail((side, side))
         for quality in _QUALITIES:
             out = io.BytesIO()
             small.save(out, "WEBP", quality=quality, method=4)
-            if out.tell() <= MOST_BYTES:
+            if out.tell() <= MAX_BYTES:
                 return out.getvalue()
     return out.getvalue()
 
 
-def shown(image: bytes | None, path: str | None = None) -> tuple[bytes | None, str | None]:
-    """The thumbnail of bytes, or of the file at `path`, and None; or None and what is wrong."""
+def thumbnail_or_problem(
+    image: bytes | None, path: str | None = None
+) -> tuple[bytes | None, str | None]:
+    """The thumbnail of an image, or of the file at `path`, and None; or None and the problem."""
     if image is None and path is not None:
         image, problem = read(path)
         if problem is not None:
@@ -87,14 +89,14 @@ def with_thumbnails(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatc
         names = batch.schema.names
         image = batch.column("image").to_pylist() if "image" in names else None
         paths = batch.column("image_path").to_pylist() if "image_path" in names else None
-        found = [
-            shown(image[row] if image else None, paths[row] if paths else None)
+        thumbnails = [
+            thumbnail_or_problem(image[row] if image else None, paths[row] if paths else None)
             for row in range(batch.num_rows)
         ]
         rest = [name for name in names if name not in ("image", "image_path")]
         columns = [batch.column(name) for name in rest]
         columns += [
-            pa.array([thumb for thumb, _ in found], pa.binary()),
-            pa.array([problem for _, problem in found], pa.string()),
+            pa.array([data for data, _ in thumbnails], pa.binary()),
+            pa.array([problem for _, problem in thumbnails], pa.string()),
         ]
         yield pa.RecordBatch.from_arrays(columns, [*rest, "thumbnail", "problem"])

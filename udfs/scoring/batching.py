@@ -1,9 +1,9 @@
-"""Pairs made ready, and micro-batches of them: what every scorer has in common.
+"""Prepares pairs and runs them in micro-batches: the part that all scorers share.
 
-Every pair gets an answer, whatever is wrong with it. Rows of one padded length share a batch, so
-that the shapes that a row is computed with depend on the row alone. A batch that does not fit into
-memory is halved, and later ones are made smaller; a batch that fails is taken apart until the row
-that fails stands alone.
+Every pair gets an answer, whatever is wrong with it. Only rows of the same padded length share a
+batch, so the tensor shapes for a row depend on the row alone. A batch that does not fit into memory
+is halved, and later ones are made smaller; a batch that fails for another reason is split until the
+failing row is alone.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from udfs.scoring.results import (
 
 log = logging.getLogger(__name__)
 
-# Rows are padded to a multiple of this, and only rows of one padded length share a batch. So
-# the shapes that a row is computed with depend on the row alone, and so does its score, to the last
-# bits: padding to the longest neighbour moved scores by up to 1.4e-4 points (float32, starter).
+# Rows are padded to a multiple of this, and only rows of the same padded length share a batch. So
+# the tensor shapes for a row depend on the row alone, and its score does too, to the last bit:
+# padding to the longest row of the batch moved scores by up to 1.4e-4 points (float32, starter).
 BUCKET = 16
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A pair that is ready for the model, or (`row` None) its final answer.
+    """A pair that is ready for the model, or its final answer (then `row` is None).
 
-    What a row is, its scorer decides; `length` is its number of tokens before padding.
+    The scorer decides what a row is; `length` is its number of tokens before padding.
     """
 
     row: Any | None
@@ -47,25 +47,25 @@ class Prepared:
 
 
 class Encoded(NamedTuple):
-    """A picture and a caption as the model takes them."""
+    """A picture and a caption, encoded for the model."""
 
     row: Any
     length: int  # tokens before padding
-    cut_at: int | None  # how many tokens of the caption were kept, where some were not
+    cut_at: int | None  # the number of caption tokens left, if the caption was cut
 
 
 class PairScorer(Protocol):
-    """What turns pairs into answers: an MLM (`mlm_scorer.py`) or a dual encoder
+    """Turns pairs into answers: an MLM (`mlm_scorer.py`) or a dual encoder
     (`dual_encoder_scorer.py`)."""
 
     def prepare(self, image: Any, caption: Any) -> Prepared:
-        """Decode, clean and encode one pair; safe to call from several threads at once."""
+        """Decode, clean and encode one pair. Thread-safe."""
 
     def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
-        """Score prepared pairs; answers in the order given."""
+        """Score prepared pairs; the answers are in the same order."""
 
     def score(self, images: Sequence[bytes | None], texts: Sequence[str | None]) -> list[Scored]:
-        """Score pairs in the order given. Never raises for a pair."""
+        """Score pairs; the answers are in the same order. Never raises because of a pair."""
         prepared = [self.prepare(image, text) for image, text in zip(images, texts, strict=True)]
         return self.score_prepared(prepared)
 
@@ -73,10 +73,10 @@ class PairScorer(Protocol):
 def prepare(
     image: Any, caption: Any, image_fit: str, encode: Callable[[Any, str], Encoded]
 ) -> Prepared:
-    """Decode and clean one pair, and `encode(picture, text)` it; what fails is its answer.
+    """Decode and clean one pair and encode it by `encode(picture, text)`; a failure becomes the
+    pair's answer.
 
-    `image_fit` as in `udfs.inputs.images.decode`. Safe in several threads at once where `encode`
-    is.
+    `image_fit` as in `udfs.inputs.images.decode`. Thread-safe if `encode` is.
     """
     text = captions.clean(caption)
     try:
@@ -88,7 +88,7 @@ def prepare(
         return Prepared(None, Scored(EMPTY_CAPTION, reason))
     try:
         row, length, cut_at = encode(picture, text)
-    except Exception as error:  # a processor may refuse a picture in ways of its own
+    except Exception as error:  # a processor may reject a picture with any exception
         return Prepared(None, Scored(MODEL_ERROR, f"processor: {one_line(error)}"))
     if cut_at is not None:
         reason = f"caption of {len(text)} characters cut at {cut_at} tokens"
@@ -102,45 +102,45 @@ def padded(length: int) -> int:
 
 
 class Limits:
-    """How large a micro-batch may be: by padded tokens, and by rows as memory has shown."""
+    """How large a micro-batch may be: in padded tokens, and in rows as far as memory allows."""
 
-    GROW_AFTER = 16  # batches without an error before trying a larger one again
+    GROW_AFTER = 16  # successful batches before a larger one is tried again
 
     def __init__(self, rows: int, tokens: int) -> None:
-        self.most_rows = rows
+        self.max_rows = rows
         self.rows = rows
         self.tokens = tokens
-        self._good = 0
+        self._successes = 0
 
     def fit(self, lengths: Sequence[int], suffix: int) -> int:
         """How many of the rows, shortest first, go into the next batch: at least one, and only
-        such as have the first one's padded length."""
-        room = max(1, min(self.rows, self.tokens // (lengths[0] + suffix)))
-        return sum(length == lengths[0] for length in lengths[:room])
+        rows of the same padded length as the first."""
+        max_rows = max(1, min(self.rows, self.tokens // (lengths[0] + suffix)))
+        return sum(length == lengths[0] for length in lengths[:max_rows])
 
     def shrink(self, failed: int) -> None:
-        """After an out-of-memory error with `failed` rows."""
+        """Call after an out-of-memory error with `failed` rows."""
         self.rows = max(1, min(self.rows, failed) // 2)
-        self._good = 0
+        self._successes = 0
 
     def grow(self) -> None:
-        """After a batch that worked."""
-        self._good += 1
-        if self._good >= self.GROW_AFTER and self.rows < self.most_rows:
-            self.rows = min(self.rows * 2, self.most_rows)
-            self._good = 0
+        """Call after a batch that succeeded."""
+        self._successes += 1
+        if self._successes >= self.GROW_AFTER and self.rows < self.max_rows:
+            self.rows = min(self.rows * 2, self.max_rows)
+            self._successes = 0
 
 
 Run = Callable[[list[Any]], Iterable[Outcome]]
-"""Rows of one padded length -> what the model says of each; raises what the model raises."""
+"""Rows of one padded length -> the outcome for each; raises whatever the model raises."""
 
 
 def score_prepared(
     prepared: Sequence[Prepared], limits: Limits, run: Run, suffix: int = 0
 ) -> list[Scored]:
-    """Run prepared pairs in length-sorted micro-batches; answers in the order given.
+    """Run prepared pairs in length-sorted micro-batches; the answers are in the original order.
 
-    `suffix` is the number of tokens that each row has beyond its own.
+    `suffix` is the number of tokens that are appended to each row.
     """
     answers = [pair.answer for pair in prepared]
     waiting = sorted(
@@ -157,32 +157,32 @@ def score_prepared(
 
 
 def _run_rows(rows: list[Any], limits: Limits, run: Run) -> list[Outcome | str]:
-    """What the model says of each row, or why it says nothing."""
+    """The outcome for each row, or the reason why there is none."""
     try:
-        found = run(rows)
+        outcomes = run(rows)
     except Exception as error:
-        no_memory = is_out_of_memory(error)
-        if not no_memory and is_fatal(error):
-            raise  # the device is lost: let Spark start this task anew in another process
-        if no_memory:
+        out_of_memory = is_out_of_memory(error)
+        if not out_of_memory and is_fatal(error):
+            raise  # the device is lost: let Spark restart this task in another process
+        if out_of_memory:
             free_memory()
             limits.shrink(len(rows))
         if len(rows) == 1:
-            return ["out of memory for a single pair" if no_memory else one_line(error)]
+            return ["out of memory for a single pair" if out_of_memory else one_line(error)]
         log.warning("batch of %d failed, halving it: %s", len(rows), one_line(error))
         half = len(rows) // 2
         return _run_rows(rows[:half], limits, run) + _run_rows(rows[half:], limits, run)
     limits.grow()
-    return [o if np.isfinite(o).all() else "the model's output is not finite" for o in found]
+    return [o if np.isfinite(o).all() else "the model's output is not finite" for o in outcomes]
 
 
 def one_line(error: BaseException) -> str:
-    """The error's kind and the first line of its text."""
+    """The error's type and the first line of its message."""
     return f"{type(error).__name__}: {str(error).split(chr(10))[0][:200]}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller batch might do."""
+    """Whether a smaller batch might work."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -191,12 +191,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_fatal(error: BaseException) -> bool:
-    """A CUDA error that is not about memory leaves the process's device context unusable."""
+    """Whether this is a CUDA error, after which the process's device context cannot be used any
+    more (unless it is out of memory)."""
     return isinstance(error, RuntimeError) and "CUDA error" in str(error)
 
 
 def free_memory() -> None:
-    """Give back what a failed batch left behind."""
+    """Release the memory of a failed batch."""
     import gc
 
     import torch

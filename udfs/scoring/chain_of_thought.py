@@ -1,10 +1,9 @@
-"""Scores after a chain of thought: for each question the model writes its reason, then the number
-is read behind it, as it was trained (`udfs.training.objective`).
+"""Scores with a chain of thought: for each question the model writes a reason, and the number is
+read after it, as in training (`udfs.training.objective`).
 
-The prefix is computed once and its keys and values are shared by the questions. All rows and
-questions write at the same time, each its likeliest token (greedily), until each has ended its
-line. A line that is done goes on as padding that nothing sees, so that a reason depends on its pair
-alone.
+The prefix is computed once, and the questions share its keys and values. All rows and questions are
+decoded together, greedily, until each has ended its line. A finished line continues as masked
+padding, so a reason depends on its pair alone.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from udfs.scoring.forward_passes import (
     at_nodes,
     cache_of_prefix,
     chains_of,
-    continue_behind,
     prefix_positions,
+    run_with_cache,
 )
 from udfs.scoring.packing import Batch, Suffix
 
@@ -29,29 +28,29 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Lines:
-    """R lines that are being written. `real` (R, L) marks what the cache holds that is no padding,
-    `place` (R,) the position of each line's next token, `logits` (R, V) what may come next behind
-    the last real token."""
+    """R lines that are being decoded. `mask` (R, L) is false where the cache holds padding,
+    `position` (R,) is that of each line's next token, `logits` (R, V) are those after its last
+    token that is not padding."""
 
     cache: Any
-    real: Tensor
-    place: Tensor
+    mask: Tensor
+    position: Tensor
     logits: Tensor
 
-    def write(self, model: Any, ids: Tensor, real: Tensor, ndim: int) -> None:
-        """Add one token a line, (R,); where `real` (R,) is false, padding."""
+    def append(self, model: Any, ids: Tensor, mask: Tensor, ndim: int) -> None:
+        """Append one token to each line, (R,), or padding where `mask` (R,) is false."""
         import torch
 
-        self.real = torch.cat([self.real, real[:, None]], dim=1)
-        out = continue_behind(model, ids[:, None], self.real, self.place, self.cache, ndim)
+        self.mask = torch.cat([self.mask, mask[:, None]], dim=1)
+        out = run_with_cache(model, ids[:, None], self.mask, self.position, self.cache, ndim)
         self.cache = out.past_key_values
-        self.place = self.place + real
-        self.logits = torch.where(real[:, None], out.logits[:, -1], self.logits)
+        self.position = self.position + mask
+        self.logits = torch.where(mask[:, None], out.logits[:, -1], self.logits)
 
 
 def chain_of_thought(model: Any, batch: Batch, template: Template, suffix: Suffix) -> Tensor:
-    """Logits (B, M, N, V) at the nodes of the number trees behind the reasons, as every pass of
-    `forward_passes.py` gives them."""
+    """Logits (B, M, N, V) at the nodes of the number trees after the reasons, in the form that
+    every pass in `forward_passes.py` returns."""
     import torch
 
     if template.thinking is None:
@@ -61,18 +60,18 @@ def chain_of_thought(model: Any, batch: Batch, template: Template, suffix: Suffi
     ndim = positions.ndim
     prefix = cache_of_prefix(model, batch, positions)
     lines = _ask(model, prefix, batch, after, template, ndim)
-    _think(model, lines, template.thinking, ndim)
-    metrics = []
-    for m in range(count):  # one by one: each number's chains need copies of the cache
-        own = torch.arange(rows, device=batch.ids.device) * count + m
-        metrics.append(_numbers(model, lines, own, template, ndim))
-    return torch.stack(metrics, dim=1)
+    _write_reasons(model, lines, template.thinking, ndim)
+    logits = []
+    for m in range(count):  # metric by metric: the chains of a number need copies of the cache
+        selected = torch.arange(rows, device=batch.ids.device) * count + m
+        logits.append(_number_logits(model, lines, selected, template, ndim))
+    return torch.stack(logits, dim=1)
 
 
 def _ask(
     model: Any, cache: Any, batch: Batch, after: Tensor, template: Template, ndim: int
 ) -> _Lines:
-    """All questions behind each row's prefix: lines in the order (row, question)."""
+    """Append all questions to each row's prefix: lines in the order (row, question)."""
     import torch
 
     device, rows = batch.ids.device, len(batch.ids)
@@ -80,59 +79,61 @@ def _ask(
     longest = max(map(len, questions))
     ids = torch.tensor([[*q, *q[-1:] * (longest - len(q))] for q in questions], device=device)
     lengths = torch.tensor([len(q) for q in questions], device=device)
-    asked = torch.arange(longest, device=device)[None] < lengths[:, None]  # (M, Q)
+    question_mask = torch.arange(longest, device=device)[None] < lengths[:, None]  # (M, Q)
     cache.batch_repeat_interleave(len(questions))
-    real = torch.cat(
-        [batch.real.repeat_interleave(len(questions), dim=0), asked.repeat(rows, 1)], dim=1
+    mask = torch.cat(
+        [batch.mask.repeat_interleave(len(questions), dim=0), question_mask.repeat(rows, 1)], dim=1
     )
     start = after.repeat_interleave(len(questions))
-    out = continue_behind(model, ids.repeat(rows, 1), real, start, cache, ndim)
+    out = run_with_cache(model, ids.repeat(rows, 1), mask, start, cache, ndim)
     lengths = lengths.repeat(rows)
     last = out.logits[torch.arange(len(lengths), device=device), lengths - 1]
-    return _Lines(out.past_key_values, real, start + lengths, last)
+    return _Lines(out.past_key_values, mask, start + lengths, last)
 
 
-def _think(model: Any, lines: _Lines, thinking: Thinking, ndim: int) -> None:
-    """Write until each line has its line break."""
+def _write_reasons(model: Any, lines: _Lines, thinking: Thinking, ndim: int) -> None:
+    """Decode until each line has its line break."""
     import torch
 
-    breaks, ends = (
-        torch.tensor(sorted(tokens), device=lines.place.device)
-        for tokens in (thinking.breaks, thinking.ends)
+    line_breaks, end_tokens = (
+        torch.tensor(sorted(tokens), device=lines.position.device)
+        for tokens in (thinking.line_breaks, thinking.end_tokens)
     )
-    is_open = torch.ones(len(lines.place), dtype=torch.bool, device=lines.place.device)
-    broken = ~is_open
-    for _ in range(thinking.most):
+    is_open = torch.ones(len(lines.position), dtype=torch.bool, device=lines.position.device)
+    has_break = ~is_open
+    for _ in range(thinking.max_tokens):
         token = lines.logits.argmax(dim=-1)
-        is_open = is_open & ~torch.isin(token, ends)
+        is_open = is_open & ~torch.isin(token, end_tokens)
         if not is_open.any():
             break
-        lines.write(model, token, is_open, ndim)
-        done = is_open & torch.isin(token, breaks)
-        broken, is_open = broken | done, is_open & ~done
-    if not broken.all():
+        lines.append(model, token, is_open, ndim)
+        is_last = is_open & torch.isin(token, line_breaks)
+        has_break, is_open = has_break | is_last, is_open & ~is_last
+    if not has_break.all():
         for newline in thinking.newline:
-            lines.write(model, torch.full_like(lines.place, newline), ~broken, ndim)
+            lines.append(model, torch.full_like(lines.position, newline), ~has_break, ndim)
 
 
-def _numbers(model: Any, lines: _Lines, own: Tensor, template: Template, ndim: int) -> Tensor:
-    """Logits (B, N, V) at the nodes of the number tree behind the lines `own` (B,)."""
+def _number_logits(
+    model: Any, lines: _Lines, selected: Tensor, template: Template, ndim: int
+) -> Tensor:
+    """Logits (B, N, V) at the nodes of the number tree after the lines `selected` (B,)."""
     import torch
 
-    root = lines.logits[own, None]  # (B, 1, V)
-    chains, where = chains_of(template, own.device)
+    root = lines.logits[selected, None]  # (B, 1, V)
+    chains, nodes = chains_of(template, selected.device)
     count, depth = chains.shape
     if not depth:
         return root
     cache = copy.deepcopy(lines.cache)
-    cache.batch_select_indices(own.repeat_interleave(count))
-    real = torch.cat([lines.real[own], lines.real.new_ones(len(own), depth)], dim=1)
-    told = continue_behind(
+    cache.batch_select_indices(selected.repeat_interleave(count))
+    mask = torch.cat([lines.mask[selected], lines.mask.new_ones(len(selected), depth)], dim=1)
+    out = run_with_cache(
         model,
-        chains.repeat(len(own), 1),
-        real.repeat_interleave(count, dim=0),
-        lines.place[own].repeat_interleave(count),
+        chains.repeat(len(selected), 1),
+        mask.repeat_interleave(count, dim=0),
+        lines.position[selected].repeat_interleave(count),
         cache,
         ndim,
     )
-    return torch.cat([root, at_nodes(told.logits, len(own), count, where)], dim=1)
+    return torch.cat([root, at_nodes(out.logits, len(selected), count, nodes)], dim=1)

@@ -1,7 +1,7 @@
-"""A model's chat template cut at its seams: what comes before the caption, and after it.
+"""A model's chat template, split into what comes before the caption and what comes after it.
 
-The parts are encoded one by one, so that a long caption is cut without touching the question (the
-tail is what ordinary truncation loses), and so that training and scoring use the same tokens.
+The parts are encoded one by one, so that a long caption is cut without touching the question
+(ordinary truncation would cut off the end), and so that training and scoring use the same tokens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from udfs.scoring import number_tree
 from udfs.scoring.number_tree import NumberTree
 from udfs.scoring.prompts import CHAIN_OF_THOUGHT, Prompt
 
-_CAPTION = "\u241fcaption\u241f"  # stands for the caption while the template is rendered
+_CAPTION = "\u241fcaption\u241f"  # a placeholder while the template is rendered
 _QUESTION = "\u241fquestion\u241f"
 
 
@@ -24,30 +24,30 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True)
 class Thinking:
-    """How a written reason ends: with a token of `breaks` (they hold a line break), or cut short
-    after `most` tokens or before a token of `ends` (end of text), and then closed by `newline`."""
+    """How a reason that the model writes ends: with a token of `line_breaks` (all that contain
+    one); or cut after `max_tokens` or before one of `end_tokens`, and then closed by `newline`."""
 
     newline: tuple[int, ...]
-    breaks: frozenset[int]
-    ends: frozenset[int]
-    most: int
+    line_breaks: frozenset[int]
+    end_tokens: frozenset[int]
+    max_tokens: int
 
     def closed(self, reason: Sequence[int]) -> list[int]:
-        """A reason's tokens up to its end, with the line break that the number comes after."""
-        for i, token in enumerate(reason[: self.most]):
-            if token in self.ends:
+        """A reason's tokens up to its end, with the line break before the number."""
+        for i, token in enumerate(reason[: self.max_tokens]):
+            if token in self.end_tokens:
                 return [*reason[:i], *self.newline]
-            if token in self.breaks:
+            if token in self.line_breaks:
                 return list(reason[: i + 1])
-        return [*reason[: self.most], *self.newline]
+        return [*reason[: self.max_tokens], *self.newline]
 
 
 @dataclass(frozen=True)
 class Template:
-    """`head` (text with the image placeholder, for the processor), then the caption's tokens, then
-    `after` (tokens), then for each metric `questions[m]` (tokens up to the number) and the tree of
-    the number's tokens. `begins` says whether the head still needs the tokenizer's own BOS.
-    `thinking` is there where a reason comes between question and number."""
+    """The parts of a prompt: `head` (text with the image placeholder, for the processor), the
+    caption's tokens, `after` (tokens), and for each metric `questions[m]` (tokens up to the number)
+    and the `tree` of the number's tokens. `begins` is true if the tokenizer still has to add its
+    BOS token to the head. `thinking` is None unless a reason comes between question and number."""
 
     head: str
     begins: bool
@@ -58,7 +58,7 @@ class Template:
 
 
 def plain_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
-    """Encode the template's own text: special tokens in it count, none are added."""
+    """An encoder for the template's own text: special tokens in it count, none are added."""
 
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -67,10 +67,10 @@ def plain_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
 
 
 def build(processor: Any, prompt: Prompt) -> Template:
-    """Render the processor's chat template with `prompt` and cut it at caption and question.
+    """Render the processor's chat template with `prompt` and split it at caption and question.
 
-    Raises TemplateError if the rendered text has not the order image, caption, question, and
-    NumberTreeError if no score can be read with this tokenizer.
+    Raises TemplateError if image, caption and question do not come in this order, and
+    NumberTreeError if scores cannot be read with this tokenizer.
     """
     rendered = _render(processor, f"{prompt.before}{_CAPTION}{prompt.after}{_QUESTION}")
     head, _, rest = rendered.partition(_CAPTION)
@@ -79,8 +79,8 @@ def build(processor: Any, prompt: Prompt) -> Template:
     if not rest or head.count(image_token) != 1:
         raise TemplateError("the chat template must put one image before the text")
     encode = plain_encoder(processor.tokenizer)
-    built = [number_tree.build(encode, question + tail) for question in prompt.questions]
-    trees = {tree for _, tree in built}
+    questions = [number_tree.build(encode, question + tail) for question in prompt.questions]
+    trees = {tree for _, tree in questions}
     if len(trees) != 1:
         raise TemplateError("the tokenizer spells numbers differently after each question")
     bos = getattr(processor.tokenizer, "bos_token", None)
@@ -88,7 +88,7 @@ def build(processor: Any, prompt: Prompt) -> Template:
         head=head,
         begins=not (bos and head.startswith(bos)),
         after=tuple(encode(after)),
-        questions=tuple(tuple(start) for start, _ in built),
+        questions=tuple(tuple(tokens) for tokens, _ in questions),
         tree=trees.pop(),
         thinking=_thinking(processor.tokenizer, prompt),
     )
@@ -100,9 +100,9 @@ def _thinking(tokenizer: Any, prompt: Prompt) -> Thinking | None:
     words = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     return Thinking(
         newline=tuple(plain_encoder(tokenizer)("\n")),
-        breaks=frozenset(token for token, word in enumerate(words) if "\n" in word),
-        ends=frozenset(tokenizer.all_special_ids),
-        most=prompt.max_reason_tokens,
+        line_breaks=frozenset(token for token, word in enumerate(words) if "\n" in word),
+        end_tokens=frozenset(tokenizer.all_special_ids),
+        max_tokens=prompt.max_reason_tokens,
     )
 
 

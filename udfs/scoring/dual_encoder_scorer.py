@@ -1,11 +1,11 @@
-"""The other scorer: a dual encoder's image and text embeddings, and their cosine.
+"""The second kind of scorer: the cosine of a dual encoder's image and text embeddings.
 
     scorer = loaded_model.scorer(ModelConfig("openai/clip-vit-base-patch32"))
     scorer.score([jpeg], ["A cat on a sofa."])[0].clip_score      # -1..1
 
-The baseline that an MLM has to beat, and a signal of its own. Any CLIP-like model of transformers
-(`DUAL_ENCODERS`), as the model's own `forward` computes it: no scale, no bias, no logits. The
-answers, statuses and bounds are those of `udfs.scoring.mlm_scorer.Scorer`.
+The baseline that an MLM has to beat, and a signal of its own. Works with any CLIP-like model of
+transformers (`DUAL_ENCODERS`), with the embeddings of the model's own `forward`: no scale, no bias,
+no logits. The answers, statuses and limits are those of `udfs.scoring.mlm_scorer.Scorer`.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ DUAL_ENCODERS = frozenset(
         "vision-text-dual-encoder",
     }
 )
-"""`model_type` of the models whose `forward` gives `image_embeds` and `text_embeds` of pairs."""
+"""`model_type` of the models whose `forward` returns `image_embeds` and `text_embeds`."""
 
 VERSION = "dual-1"
 """Part of the scorer's hash: raise it with every change here that changes a cosine."""
 
-# These read the text's meaning off the last position, padding or not: they were trained on texts
-# padded to the full length, and know no others.
+# These take the text embedding from the last position, padding or not: they were trained on texts
+# padded to the full length only.
 _FULL_LENGTH = ("siglip", "siglip2")
 
 
@@ -53,13 +53,13 @@ def is_dual_encoder(folder: Path) -> bool:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
-        return False  # whoever loads the model says what is wrong with it
+        return False  # loading the model will report what is wrong
     return isinstance(config, dict) and config.get("model_type") in DUAL_ENCODERS
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One encoded pair: `ids` (L,) with the special tokens, not padded; `pixels` by name, (1, ...)
+    """One encoded pair: `ids` (L,) with special tokens, not padded; `pixels` by name, (1, ...)
     each, as the image processor returns them."""
 
     ids: Tensor
@@ -70,10 +70,10 @@ class DualEncoder(PairScorer):
     """A loaded dual encoder with its processor.
 
     `model(input_ids=, pixel_values=, ...)` has to return `image_embeds` and `text_embeds`, (B, D)
-    each. Texts of more tokens than the text tower takes (or than `max_caption_tokens`) are cut; the
-    special tokens around them are kept. `batch_rows` and `batch_tokens` as in `Scorer`.
+    each. Texts with more tokens than the text tower takes (or than `max_caption_tokens`) are cut;
+    the special tokens around them are kept. `batch_rows` and `batch_tokens` as in `Scorer`.
 
-    Raises ValueError for a tokenizer whose special tokens cannot be told from a text's own.
+    Raises ValueError for a tokenizer whose special tokens cannot be told apart from the text's.
     """
 
     def __init__(
@@ -90,28 +90,28 @@ class DualEncoder(PairScorer):
         self.limits = Limits(batch_rows, batch_tokens)
         tokenizer = processor.tokenizer
         self._begin, self._end = _special_tokens(tokenizer)
-        # An end token inside a caption would end it there.
+        # An end token inside a caption would end the text there.
         self._caption_tokens = Encoder(tokenizer, {*self._begin, *self._end})
         self.text_tokens = _text_tokens(model, tokenizer)
         room = self.text_tokens - len(self._begin) - len(self._end)
         self.max_caption_tokens = min(max_caption_tokens, room)
         pad = tokenizer.pad_token_id
         self._pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
-        self._masked = "attention_mask" in tokenizer.model_input_names
-        # An image processor may tell more than the model asks for.
-        self._asked = frozenset(inspect.signature(model.forward).parameters)
-        self._full_length = model.config.model_type in _FULL_LENGTH or not self._masked
+        self._uses_mask = "attention_mask" in tokenizer.model_input_names
+        # An image processor may return more than the model takes.
+        self._forward_parameters = frozenset(inspect.signature(model.forward).parameters)
+        self._full_length = model.config.model_type in _FULL_LENGTH or not self._uses_mask
 
     def prepare(self, image: Any, caption: Any) -> Prepared:
-        """Decode, clean and encode one pair; safe to call from several threads at once."""
+        """Decode, clean and encode one pair. Thread-safe."""
         return batching.prepare(image, caption, "as_is", self._encode)
 
     def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
-        """Score prepared pairs in length-sorted micro-batches; answers in the order given."""
+        """Score prepared pairs in length-sorted micro-batches; answers in the original order."""
         return batching.score_prepared(prepared, self.limits, self.cosines)
 
     def cosines(self, pairs: list[Pair]) -> list[float]:
-        """Cosine of the two embeddings of each pair of one batch; raises what the model raises."""
+        """The cosine of each pair's two embeddings, for one batch; raises what the model raises."""
         import torch
 
         with torch.inference_mode():
@@ -121,8 +121,8 @@ class DualEncoder(PairScorer):
         return [float(cosine) for cosine in cosines.clamp(-1, 1)]
 
     def _inputs(self, pairs: list[Pair]) -> dict[str, Tensor]:
-        """The model's inputs for one batch, text padded on the right to a length that the longest
-        text's bucket decides: all rows of a batch share the bucket."""
+        """The model's inputs for one batch. Texts are padded on the right to the bucket of the
+        longest one; all rows of a batch are of the same bucket."""
         import torch
 
         device, dtype = self.model.device, self.model.dtype
@@ -135,7 +135,7 @@ class DualEncoder(PairScorer):
         for i, pair in enumerate(pairs):
             ids[i, : len(pair.ids)] = pair.ids
             mask[i, : len(pair.ids)] = 1
-        inputs = {"input_ids": ids} | ({"attention_mask": mask} if self._masked else {})
+        inputs = {"input_ids": ids} | ({"attention_mask": mask} if self._uses_mask else {})
         for name in pairs[0].pixels:
             value = torch.cat([pair.pixels[name] for pair in pairs])
             inputs[name] = value.to(dtype) if value.is_floating_point() else value
@@ -146,13 +146,13 @@ class DualEncoder(PairScorer):
 
         ids, cut = self._caption_tokens(text, self.max_caption_tokens)
         pixels = self.processor.image_processor(images=[picture], return_tensors="pt")
-        asked = {name: value for name, value in pixels.items() if name in self._asked}
-        row = Pair(torch.tensor([*self._begin, *ids, *self._end]), asked)
+        pixels = {k: value for k, value in pixels.items() if k in self._forward_parameters}
+        row = Pair(torch.tensor([*self._begin, *ids, *self._end]), pixels)
         return Encoded(row, len(row.ids), len(ids) if cut else None)
 
 
 def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and behind a text, e.g. [BOS] and [EOS]."""
+    """The special tokens that the tokenizer puts before and after a text, e.g. [BOS] and [EOS]."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]
     for start in range(len(whole) - len(plain) + 1):
@@ -163,10 +163,10 @@ def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 def _text_tokens(model: Any, tokenizer: Any) -> int:
     """How many tokens the text tower takes, special ones included."""
-    most = model.config.text_config.max_position_embeddings
+    limit = model.config.text_config.max_position_embeddings
     for name, module in model.named_modules():
-        # RoBERTa numbers positions from its padding token's on: AltCLIP's 514 are 512.
+        # RoBERTa counts positions from its padding index: AltCLIP's 514 positions take 512 tokens.
         padding = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and padding is not None:
-            most = min(most, module.num_embeddings - padding - 1)
-    return int(min(most, tokenizer.model_max_length))  # 1e30 where the tokenizer knows no limit
+            limit = min(limit, module.num_embeddings - padding - 1)
+    return int(min(limit, tokenizer.model_max_length))  # 1e30 if the tokenizer has no limit

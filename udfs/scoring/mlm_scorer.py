@@ -1,11 +1,11 @@
-"""The scorer: image bytes and captions in, four distributions over 0..100 a pair out.
+"""Scores pairs with an MLM: image bytes and captions in, four distributions over 0..100 out.
 
     scorer = loaded_model.scorer(ModelConfig("starter"))
     for scored in scorer.score([jpeg], ["A cat on a sofa."]):
         print(scored.status, scored.expectation)      # four floats, 0..100: itm, odf, ctq, su
 
-Every pair gets an answer: scores, or a status with a reason. A pair's scores do not depend on its
-batch, its neighbours or their order.
+Every pair gets an answer: scores, or a status with a reason. A pair's scores do not depend on the
+other pairs of its batch or on their order.
 """
 
 from __future__ import annotations
@@ -16,12 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from udfs.inputs import captions, images
 from udfs.scoring import batching, chat_template, readout
-from udfs.scoring.batching import BUCKET as BUCKET  # these four by the names that they had here
-from udfs.scoring.batching import Limits as Limits
-from udfs.scoring.batching import Prepared as Prepared
-from udfs.scoring.batching import padded as padded
+from udfs.scoring.batching import Limits, Prepared, padded
 from udfs.scoring.chain_of_thought import chain_of_thought
-from udfs.scoring.forward_passes import PASSES, fastest_true_pass
+from udfs.scoring.forward_passes import PASSES, fastest_exact_pass
 from udfs.scoring.packing import Batch, Row, build_suffix, collate
 from udfs.scoring.prompts import Prompt
 from udfs.scoring.readout import Distributions
@@ -36,13 +33,13 @@ MAX_HEAD_TOKENS = 16_384
 
 
 class Scorer(batching.PairScorer):
-    """A loaded model with its processor and prompt.
+    """A loaded MLM with its processor and prompt.
 
-    `batch_rows` and `batch_tokens` bound a micro-batch by rows and by padded tokens; after an
-    out-of-memory error the bound on rows is halved, and doubled again after some batches without
-    one. `how` is a key of `PASSES`, or "auto": the fastest that gives this model's plain answers,
-    found by a check on one small batch. A prompt with a chain of thought has its own way, whatever
-    `how` says (`udfs.scoring.chain_of_thought`).
+    `batch_rows` and `batch_tokens` limit a micro-batch by rows and by padded tokens; after an
+    out-of-memory error the limit on rows is halved, and doubled again after some successful
+    batches. `how` is a key of `PASSES`, or "auto": the fastest pass that gives the same result as
+    plain sequences, found by a check on one small batch. `how` is ignored for a prompt with a chain
+    of thought (`udfs.scoring.chain_of_thought`).
     """
 
     def __init__(
@@ -64,14 +61,14 @@ class Scorer(batching.PairScorer):
         self.suffix = build_suffix(self.template)
         self.limits = Limits(batch_rows, batch_tokens)
         self._caption_tokens = captions.encoder(processor)
-        self.how = self._fastest_true_pass() if how == "auto" or self.template.thinking else how
+        self.how = self._fastest_exact_pass() if how == "auto" or self.template.thinking else how
 
     def prepare(self, image: Any, caption: Any) -> Prepared:
-        """Decode, clean and encode one pair; safe to call from several threads at once."""
+        """Decode, clean and encode one pair. Thread-safe."""
         return batching.prepare(image, caption, self.prompt.image_fit, self._encode)
 
     def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
-        """Score prepared pairs in length-sorted micro-batches; answers in the order given."""
+        """Score prepared pairs in length-sorted micro-batches; answers in the original order."""
         suffix = len(self.suffix.ids)
         return batching.score_prepared(prepared, self.limits, self.distributions, suffix)
 
@@ -117,7 +114,7 @@ class Scorer(batching.PairScorer):
                 pixels[name] = value
         return Row(torch.cat([head, rest]), per_token, pixels)
 
-    def _fastest_true_pass(self) -> str:
+    def _fastest_exact_pass(self) -> str:
         import torch
         from PIL import Image
 
@@ -127,12 +124,12 @@ class Scorer(batching.PairScorer):
         ]
         with torch.inference_mode():
             batch = self._batch(rows)
-            if self.template.thinking:  # reasons are written behind the prefix's cache
-                ways = ("prefix_cache",)
-                how = fastest_true_pass(self.model, batch, self.template, self.suffix, ways)
-                if how not in ways:
+            if self.template.thinking:  # reasons are written after the prefix's cache
+                candidates = ("prefix_cache",)
+                how = fastest_exact_pass(self.model, batch, self.template, self.suffix, candidates)
+                if how not in candidates:
                     raise ValueError("this model's cache cannot be used for a chain of thought")
                 return "chain_of_thought"
-            how = fastest_true_pass(self.model, batch, self.template, self.suffix)
+            how = fastest_exact_pass(self.model, batch, self.template, self.suffix)
         log.info("model is scored by %s", how)
         return how

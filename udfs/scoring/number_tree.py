@@ -1,10 +1,10 @@
-"""The ways in which a tokenizer spells the numbers 0..100, as a tree of tokens.
+"""The tokens with which a tokenizer spells the numbers 0..100, as a tree.
 
-With one token a digit (Llama 2, Qwen2.5, SmolLM2) the tree's root has the ten digits as
-children, `8` leads to `80`..`89`, and `10` to `100`. With tokens of up to three digits (Llama 3)
-all 101 numbers hang on the root. Whatever the spelling, the probability of a number is the product
-along its path, times that of ending where a longer number could go on. So 10 is never taken for
-100, the mistake of decoding a fixed count of tokens.
+With one token for each digit (Llama 2, Qwen2.5, SmolLM2) the children of the root are the ten
+digits, `8` leads to `80`..`89`, and `10` to `100`. With tokens of up to three digits (Llama 3)
+all 101 numbers are children of the root. Either way, the probability of a number is the product
+along its path, times the probability of ending there if a longer number could follow. So 10 is
+never mistaken for 100, as happens when a fixed number of tokens is decoded.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ NUMBERS = 101  # 0..100
 
 
 class NumberTreeError(ValueError):
-    """The tokenizer spells some numbers alike, so that no score can be read from it."""
+    """The tokenizer spells some numbers alike, so scores cannot be read with it."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A prefix of a number's tokens after which another token may follow.
+    """A prefix of a number's tokens that another token may follow.
 
     `token` is the last token of the prefix (-1 at the root), `parent` the index of the node
-    before it, `depth` the count of its tokens, `children` the tokens that may follow, `number` the
-    number that it spells when nothing follows (-1 if none).
+    before it, `depth` the number of its tokens, `children` the tokens that may follow, `number` the
+    number that it spells if none follows (-1 if it spells none).
     """
 
     token: int
@@ -39,8 +39,8 @@ class Node:
 class NumberTree:
     """Nodes in breadth-first order (`nodes[0]` is the root) and where each number ends.
 
-    `steps[n]` lists the (node, token) pairs whose probabilities multiply to that of `n` being
-    begun; `ends[n]` is the node at which `n` must end, or -1 where nothing could follow.
+    `steps[n]` lists the (node, token) pairs whose probabilities multiply to that of a number that
+    begins with `n`; `ends[n]` is the node at which `n` must end, or -1 if nothing could follow.
     """
 
     nodes: tuple[Node, ...]
@@ -48,13 +48,13 @@ class NumberTree:
     ends: tuple[int, ...]
 
     def chains(self) -> tuple[tuple[int, ...], ...]:
-        """Node indices from below the root to each innermost node: plain sequences that together
-        visit every node, for models whose attention takes no block mask."""
-        inner = {node.parent for node in self.nodes}
-        ends = [i for i in range(len(self.nodes)) if i not in inner]
-        return tuple(self._ancestors(i) for i in ends) if ends != [0] else ((),)
+        """Node indices from below the root to each leaf: plain sequences that together visit every
+        node, for models whose attention does not accept a block mask."""
+        parents = {node.parent for node in self.nodes}
+        leaves = [i for i in range(len(self.nodes)) if i not in parents]
+        return tuple(self._path(i) for i in leaves) if leaves != [0] else ((),)
 
-    def _ancestors(self, index: int) -> tuple[int, ...]:
+    def _path(self, index: int) -> tuple[int, ...]:
         chain: list[int] = []
         while index > 0:
             chain.append(index)
@@ -63,7 +63,7 @@ class NumberTree:
 
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> list[int]:
-    """The longest run of tokens with which all sequences begin."""
+    """The longest run of tokens that all sequences begin with."""
     first = min(sequences, key=len)
     for i, token in enumerate(first):
         if any(sequence[i] != token for sequence in sequences):
@@ -75,7 +75,7 @@ def build(encode: Callable[[str], list[int]], question: str) -> tuple[list[int],
     """Return the tokens of `question` up to the number, and the tree of the numbers' tokens.
 
     `encode` is the tokenizer without added tokens. Question and number are encoded together,
-    since a tokenizer may join them at the border (or put a word-start token before the number,
+    because a tokenizer may merge characters of both (or put a word-start token before the number,
     which then belongs to the question). Raises NumberTreeError if two numbers are spelled alike.
     """
     spelled = [encode(f"{question}{number}") for number in range(NUMBERS)]

@@ -1,11 +1,11 @@
-"""One sequence for one pair: a prefix (image and caption), then four questions with number trees.
+"""Packs a pair into one sequence: a prefix (image and caption), then four questions with trees.
 
     [ prefix of the row, padded | question 1, its tree | ... | question 4, its tree ]
 
-Prefixes are padded on the right to the longest of the batch, so that the suffix stands in the same
-columns for every row and is computed once a model. A block mask lets each question see the prefix
-and itself, and each node of a tree the prefix, its question and its ancestors; positions restart
-after the row's own prefix. So no token ever sees padding, another question or a neighbour.
+Prefixes are padded on the right to the longest of the batch, so the suffix is in the same columns
+for every row and is built once for each model. A block mask lets each question see the prefix and
+itself, and each tree node see the prefix, its question and its ancestors; positions continue from
+the end of the row's own prefix. So no token ever sees padding, another question or another row.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One pair, prepared: `ids` (P,) the prefix's tokens; `per_token` other outputs of the
-    processor with one value a token, each (P,), zero beyond the head; `pixels` the image tensors,
-    whose first dimension counts images, tiles or patches."""
+    """One prepared pair: `ids` (P,) the prefix's tokens; `per_token` the processor's other outputs
+    with one value for each token, each (P,), zero after the head; `pixels` the image tensors, whose
+    first dimension counts images, tiles or patches."""
 
     ids: Tensor
     per_token: dict[str, Tensor]
@@ -32,11 +32,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows: `ids` (B, P) padded on the right, `real` (B, P) true where not padding, `parts` how
-    many images, tiles or patches each row has in each of `pixels`."""
+    """B rows: `ids` (B, P) padded on the right, `mask` (B, P) false at padding, `parts` how many
+    images, tiles or patches each row has in each of `pixels`."""
 
     ids: Tensor
-    real: Tensor
+    mask: Tensor
     per_token: dict[str, Tensor]
     pixels: dict[str, Tensor]
     parts: dict[str, list[int]]
@@ -44,10 +44,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Suffix:
-    """What follows every prefix, S tokens in all, for M metrics with N tree nodes each.
+    """The S tokens that follow every prefix, for M metrics with N tree nodes each.
 
-    `ids` (S,), `offsets` (S,) positions counted from the prefix's end, `visible` (S, S) who sees
-    whom within the suffix, `read` (M, N) the columns whose logits decide at each node.
+    `ids` (S,); `offsets` (S,) positions counted from the end of the prefix; `visible` (S, S) true
+    where a row's token sees a column's token; `read` (M, N) the columns with each node's logits.
     """
 
     ids: Tensor
@@ -71,7 +71,7 @@ def build_suffix(template: Template) -> Suffix:
             ids.append(token)
             offsets.append(i)
             sees.append(set(range(start, start + i + 1)))
-        columns = [len(ids) - 1]  # the root is decided at the question's last token
+        columns = [len(ids) - 1]  # the root is read at the question's last token
         for node in nodes[1:]:
             parent = columns[node.parent]
             columns.append(len(ids))
@@ -86,8 +86,8 @@ def build_suffix(template: Template) -> Suffix:
 
 
 def collate(rows: list[Row], length: int, device: Any, dtype: Any) -> Batch:
-    """Pad prefixes to `length` on the right (with each row's own last token, which nothing sees)
-    and stack the image tensors; floating-point pixels take the model's dtype."""
+    """Pad prefixes to `length` on the right (with each row's last token, which is masked) and stack
+    the image tensors; floating-point pixels are converted to the model's dtype."""
     import torch
 
     ids = torch.stack([_extend(row.ids, length, int(row.ids[-1])) for row in rows])
@@ -99,7 +99,7 @@ def collate(rows: list[Row], length: int, device: Any, dtype: Any) -> Batch:
     pixels = {name: _stack([row.pixels[name] for row in rows]) for name in rows[0].pixels}
     return Batch(
         ids=ids.to(device),
-        real=(torch.arange(length)[None] < lengths[:, None]).to(device),
+        mask=(torch.arange(length)[None] < lengths[:, None]).to(device),
         per_token=per_token,
         pixels={
             name: value.to(device, dtype if value.is_floating_point() else None)
@@ -116,8 +116,8 @@ def _extend(values: Tensor, length: int, fill: int) -> Tensor:
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:
-    """Concatenate over the first dimension, zero-padding the others where pictures differ in tiles
-    or size (models tell such padding from pixels by masks or sizes that come along)."""
+    """Concatenate along the first dimension, zero-padding the others where pictures differ in tiles
+    or size (models recognise such padding by the masks or sizes that come with the pixels)."""
     import torch
 
     sizes = torch.tensor([tensor.shape for tensor in tensors]).amax(dim=0).tolist()
@@ -125,25 +125,26 @@ def _stack(tensors: list[Tensor]) -> Tensor:
     for tensor in tensors:
         pad = [
             n
-            for have, want in zip(reversed(tensor.shape), reversed(sizes), strict=True)
-            for n in (0, want - have)
+            for size, target in zip(reversed(tensor.shape), reversed(sizes), strict=True)
+            for n in (0, target - size)
         ]
-        pad[-1] = 0  # the first dimension is the one that grows
+        pad[-1] = 0  # the first dimension is not padded: it grows by concatenation
         padded.append(torch.nn.functional.pad(tensor, pad) if any(pad) else tensor)
     return torch.cat(padded)
 
 
-def block_mask(real: Tensor, suffix: Suffix, dtype: Any) -> Tensor:
-    """Additive attention mask (B, 1, P+S, P+S): 0 where seen, the dtype's minimum where not."""
+def block_mask(mask: Tensor, suffix: Suffix, dtype: Any) -> Tensor:
+    """Additive attention mask (B, 1, P+S, P+S) for prefixes with this `mask` (B, P): 0 where a
+    token is visible, the dtype's minimum where it is not."""
     import torch
 
-    rows, prefix = real.shape
+    rows, prefix = mask.shape
     total = prefix + len(suffix.ids)
-    seen = torch.zeros(rows, total, total, dtype=torch.bool, device=real.device)
-    causal = torch.ones(prefix, prefix, dtype=torch.bool, device=real.device).tril()
-    seen[:, :prefix, :prefix] = causal & real[:, None, :]
-    seen[:, prefix:, :prefix] = real[:, None, :]
-    seen[:, prefix:, prefix:] = suffix.visible.to(real.device)
-    seen |= torch.eye(total, dtype=torch.bool, device=real.device)  # padding sees itself: no NaN
-    mask = torch.zeros(seen.shape, dtype=dtype, device=real.device)
-    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+    visible = torch.zeros(rows, total, total, dtype=torch.bool, device=mask.device)
+    causal = torch.ones(prefix, prefix, dtype=torch.bool, device=mask.device).tril()
+    visible[:, :prefix, :prefix] = causal & mask[:, None, :]
+    visible[:, prefix:, :prefix] = mask[:, None, :]
+    visible[:, prefix:, prefix:] = suffix.visible.to(mask.device)
+    visible |= torch.eye(total, dtype=torch.bool, device=mask.device)  # also padding: avoids NaN
+    additive = torch.zeros(visible.shape, dtype=dtype, device=mask.device)
+    return additive.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]

@@ -1,11 +1,11 @@
-"""The words around image and caption: one shared prefix, four questions.
+"""The prompt around image and caption: one shared prefix and four questions.
 
-The paper asks each metric in a prompt of its own (arXiv 2403.02677, section 3.1 and appendix). Here
-image, caption and the instruction are a prefix that the four questions share, so that one forward
-pass can hold all of them; the questions are short, because their tokens are paid for four times.
+The paper has a prompt for each metric (arXiv 2403.02677, section 3.1 and appendix). Here the four
+questions share a prefix of image, caption and instruction, so that one forward pass can hold all of
+them; the questions are short because there are four of them.
 
-A model must be scored with the words that it was trained with. So a fine-tuned model's folder may
-hold a `mlm_filter.json` with its prompt; a folder without it gets the default.
+A model must score with the prompt that it was trained with. So the folder of a fine-tuned model may
+hold a `mlm_filter.json` with its prompt; without that file the default prompt is used.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ STYLES = (RATIONALIZATION, CHAIN_OF_THOUGHT)
 
 
 class PromptError(ValueError):
-    """A model folder's prompt file is damaged or asks for something that this version cannot do."""
+    """A model's prompt file is damaged or asks for something that this version cannot do."""
 
 
 @dataclass(frozen=True)
 class Prompt:
     """One prompt for four metrics.
 
-    `before` stands between image and caption, `after` between caption and question, and
-    `questions` holds one question a metric, in the order of `METRICS`. `image_fit` says what
+    `before` comes between image and caption, `after` between caption and question, and
+    `questions` holds one question for each metric, in the order of `METRICS`. `image_fit` says what
     happens to an image that is not square: `pad` (to a square, with grey) or `as_is` (left to the
     model's own image processor); training and scoring must use the same. `style` is one of STYLES:
     in a chain of thought the model writes at most `max_reason_tokens` before the number is read.
@@ -63,18 +63,18 @@ class Prompt:
             raise PromptError("max_reason_tokens is at least 1")
 
     def version(self) -> str:
-        """Eight hex digits that change with anything of the prompt that changes a score."""
-        told = asdict(self)
-        if self.style == RATIONALIZATION:  # no reason is written: as before there were styles
-            del told["style"], told["max_reason_tokens"]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
+        """Eight hex digits that change with every part of the prompt that changes a score."""
+        fields = asdict(self)
+        if self.style == RATIONALIZATION:  # no reason is written: the version from before styles
+            del fields["style"], fields["max_reason_tokens"]
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:8]
 
 
 def load_prompt(folder: str | Path) -> Prompt:
     """Return the prompt that the model in `folder` was trained with, or the default one.
 
-    Raises PromptError where the file is there but unusable: scoring with other words than those
-    of the training would give numbers that look right and are not.
+    Raises PromptError if the file exists but cannot be used: scoring with another prompt than in
+    training would give numbers that look right but are not.
     """
     path = Path(folder) / PROMPT_FILE
     if not path.is_file():

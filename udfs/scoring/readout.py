@@ -1,4 +1,4 @@
-"""From logits at the nodes of the number trees to distributions over 0..100, and what they say."""
+"""Turns logits at the number tree's nodes into distributions over 0..100; mean, mode, entropy."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _VALUES = np.arange(NUMBERS, dtype=np.float64)
 
 
 def distributions(logits: Tensor, tree: NumberTree) -> Distributions:
-    """Turn logits (B, M, N, V) into probabilities (B, M, 101), each row summing to 1.
+    """Turn logits (B, M, N, V) into probabilities (B, M, 101) that sum to 1 over the last axis.
 
-    At the root only the numbers' first tokens count (the answer is taken to begin with a number);
-    at a node that is itself a number, every token that continues no number ends it there.
+    At the root only the first tokens of numbers count (the answer is assumed to begin with a
+    number); at a node that is itself a number, any token that does not continue it ends it.
     """
     tokens = sorted({token for node in tree.nodes for token in node.children})
     chosen, totals = _reduce(logits, tokens)
     column = {token: i for i, token in enumerate(tokens)}
     with np.errstate(over="ignore"):
         shares = np.exp(chosen - totals[..., None])  # (B, M, N, T)
-    probability: list[Any] = []  # for each node: what each child token has, and what ending has
+    probability: list[Any] = []  # for each node: of each child token, and of ending there
     for i, node in enumerate(tree.nodes):
         children = shares[:, :, i, [column[token] for token in node.children]]
-        begun = children.sum(axis=-1)
-        ends = np.clip(1.0 - begun, 0.0, None) if node.number >= 0 else np.zeros_like(begun)
-        total = begun + ends
+        continues = children.sum(axis=-1)
+        ends = np.clip(1 - continues, 0, None) if node.number >= 0 else np.zeros_like(continues)
+        total = continues + ends
         probability.append(
             (
                 dict(zip(node.children, np.moveaxis(children, -1, 0) / total, strict=True)),
@@ -50,8 +50,8 @@ def distributions(logits: Tensor, tree: NumberTree) -> Distributions:
 
 
 def _reduce(logits: Tensor, tokens: list[int]) -> tuple[Any, Any]:
-    """The logits of `tokens`, (B, M, N, T), and the log of the sum over the whole vocabulary,
-    (B, M, N), in float64; row by row, since a float copy of all logits may not fit beside them."""
+    """The logits of `tokens` (B, M, N, T) and the logsumexp over the whole vocabulary (B, M, N), in
+    float64; row by row, because a float copy of all logits might not fit into memory."""
     import torch
 
     index = torch.tensor(tokens, device=logits.device)
@@ -61,16 +61,16 @@ def _reduce(logits: Tensor, tokens: list[int]) -> tuple[Any, Any]:
 
 
 def expectation(distribution: Distributions) -> Distributions:
-    """Mean of the number, 0..100: a continuous score, without ties. (..., 101) -> (...)"""
+    """The mean, 0..100: a continuous score without ties. (..., 101) -> (...)"""
     return np.asarray(distribution @ _VALUES)
 
 
 def mode(distribution: Distributions) -> npt.NDArray[np.int64]:
-    """The likeliest number, which is what generating the answer would print. (..., 101) -> (...)"""
+    """The likeliest number, as greedy generation would print it. (..., 101) -> (...)"""
     return np.asarray(distribution.argmax(axis=-1))
 
 
 def entropy(distribution: Distributions) -> Distributions:
-    """How undecided the model is, in bits: 0 (certain) to 6.66 (all alike). (..., 101) -> (...)"""
+    """How uncertain the model is, in bits: 0 (certain) to 6.66 (uniform). (..., 101) -> (...)"""
     safe = np.clip(distribution, 1e-300, None)
     return np.asarray(-(distribution * np.log2(safe)).sum(axis=-1) + 0.0)

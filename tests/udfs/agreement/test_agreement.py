@@ -1,4 +1,4 @@
-"""Agreement of scores and ratings, against scipy and brute force; what intervals promise."""
+"""Agreement of scores and ratings, compared with scipy and brute force; coverage of intervals."""
 
 import warnings
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def tied(seed: int, rows: int = 200) -> tuple[Floats, Floats]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_statistics_are_scipys(seed: int) -> None:
+def test_statistics_agree_with_scipy(seed: int) -> None:
     x, y = tied(seed)
     found = agreement(x, y, bootstrap=QUICK)
     assert found.pearson.value == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
@@ -66,7 +66,7 @@ def test_a_resample_has_the_statistics_of_the_rows_drawn() -> None:
         assert tau[i] == pytest.approx(stats.kendalltau(x[rows], y[rows]).statistic, abs=1e-12)
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+def test_intervals_cover_the_truth_as_often_as_claimed() -> None:
     rng = np.random.default_rng(0)
     truth = {"pearson": 0.6, "spearman": 6 / np.pi * np.arcsin(0.3), "kendall": 2 / np.pi * 0.6435}
     covered = dict.fromkeys(truth, 0)
@@ -76,29 +76,29 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
         for name, value in truth.items():
             estimate = getattr(found, name)
             covered[name] += estimate.low <= value <= estimate.high
-    # 95 % less what the percentile interval of 80 rows misses, with room for chance
+    # The percentile interval of 80 rows covers a little less than 95 %, and chance adds to that.
     assert all(0.89 <= n / 300 <= 0.985 for n in covered.values()), covered
 
 
 def test_results_depend_on_the_seed_and_not_on_the_order_of_rows() -> None:
     x, y = tied(2)
     images = np.array([f"image {i // 3}" for i in range(len(x))])
-    mixed = np.random.default_rng(5).permutation(len(x))
+    order = np.random.default_rng(5).permutation(len(x))
     for groups in (images, None):
         found = agreement(x, y, groups, QUICK)
-        again = agreement(x[mixed], y[mixed], None if groups is None else groups[mixed], QUICK)
+        again = agreement(x[order], y[order], None if groups is None else groups[order], QUICK)
         assert again == found
     other = agreement(x, y, images, Bootstrap(resamples=200, seed=1))
     assert other.spearman.value == agreement(x, y, images, QUICK).spearman.value
     assert other.spearman != agreement(x, y, images, QUICK).spearman
     high = x > 0
     first = auc(x, high, ~high, images, QUICK)
-    assert auc(x[mixed], high[mixed], ~high[mixed], images[mixed], QUICK) == first
+    assert auc(x[order], high[order], ~high[order], images[order], QUICK) == first
     first = pairs_won(x, high, ~high, images, QUICK)
-    assert pairs_won(x[mixed], high[mixed], ~high[mixed], images[mixed], QUICK) == first
+    assert pairs_won(x[order], high[order], ~high[order], images[order], QUICK) == first
 
 
-def test_copies_of_an_image_narrow_nothing_where_they_are_resampled_together() -> None:
+def test_copies_of_an_image_do_not_narrow_intervals_if_resampled_together() -> None:
     def width(estimate: Estimate) -> float:
         assert estimate.low is not None
         assert estimate.high is not None
@@ -141,10 +141,10 @@ def test_auc_is_the_share_of_pairs(seed: int) -> None:
     side, images = rng.integers(0, 3, 90), rng.integers(0, 40, 90)
     x[:4] = np.nan
     found = auc(x, side == 0, side == 1, images, QUICK)
-    one, two = (x[(side == s) & np.isfinite(x)] for s in (0, 1))
-    wins = [(a > b) + (a == b) / 2 for a in one for b in two]
+    first, second = (x[(side == s) & np.isfinite(x)] for s in (0, 1))
+    wins = [(a > b) + (a == b) / 2 for a in first for b in second]
     assert found.share.value == pytest.approx(np.mean(wins))
-    assert (found.first, found.second) == (len(one), len(two))
+    assert (found.first, found.second) == (len(first), len(second))
     assert found.left_out == np.isin(side[:4], (0, 1)).sum()
     assert found.share.low is not None
     assert found.share.high is not None
@@ -160,10 +160,11 @@ def test_pairs_won_is_the_mean_over_images(seed: int) -> None:
     found = pairs_won(x, side == 0, side == 1, images, QUICK)
     shares, rows = [], 0
     for image in range(40):
-        one, two = (x[(images == image) & (side == s) & np.isfinite(x)].tolist() for s in (0, 1))
-        if one and two:
-            shares.append(np.mean([(a > b) + (a == b) / 2 for a in one for b in two]))
-            rows += len(one) + len(two)
+        of_image = (images == image) & np.isfinite(x)
+        first, second = (x[of_image & (side == s)].tolist() for s in (0, 1))
+        if first and second:
+            shares.append(np.mean([(a > b) + (a == b) / 2 for a in first for b in second]))
+            rows += len(first) + len(second)
     assert found.share.value == pytest.approx(np.mean(shares))
     assert found.images == len(shares)
     assert found.first + found.second == rows
@@ -183,7 +184,7 @@ NAN = float("nan")
         ([1, 2, 3, 4], [0.1, 0.1, 0.1, 0.1], "all ratings are equal"),
     ],
 )
-def test_what_does_not_exist_is_none_with_a_reason(
+def test_a_statistic_that_does_not_exist_is_none_with_a_reason(
     scores: list[Any], ratings: list[Any], reason: str
 ) -> None:
     found = agreement(scores, ratings)
@@ -192,20 +193,20 @@ def test_what_does_not_exist_is_none_with_a_reason(
     assert pearson(scores, ratings) is spearman(scores, ratings) is kendall(scores, ratings) is None
 
 
-def test_extreme_numbers_and_lone_images() -> None:
+def test_extreme_numbers_and_single_images() -> None:
     huge = [1e308, -1e308, 1e308, 5e-324, 0.0, -0.0]
     found = agreement(huge, [1, 2, 3, 4, 5, 6], bootstrap=QUICK)
     assert found.spearman.value == pytest.approx(stats.spearmanr(huge, range(6)).statistic)
     assert found.n == 6
-    lone = agreement([1, 2, 3, 4], [1, 3, 2, 4], groups=["one"] * 4)
-    assert lone.pearson == Estimate(pearson([1, 2, 3, 4], [1, 3, 2, 4]))
-    assert lone.resamples == 0
-    assert "one image" in (lone.reason or "")
+    single = agreement([1, 2, 3, 4], [1, 3, 2, 4], groups=["image"] * 4)
+    assert single.pearson == Estimate(pearson([1, 2, 3, 4], [1, 3, 2, 4]))
+    assert single.resamples == 0
+    assert "one image" in (single.reason or "")
     assert auc([1.0, 2.0], [True, True], [False, False]).reason
     assert pairs_won([1.0, 2.0], [True, False], [False, True], ["a", "b"]).reason
 
 
-def test_many_rows_are_bounded() -> None:
+def test_many_rows_get_fewer_resamples() -> None:
     x, y = tied(6, 3000)
     found = agreement(x, y, bootstrap=Bootstrap(cells=450_000, kendall_rows=2999))
     assert found.resamples == 150
@@ -216,7 +217,7 @@ def test_many_rows_are_bounded() -> None:
     assert "Kendall" in (found.reason or "")
 
 
-def test_the_picture_is_drawn_whatever_is_missing(tmp_path: Path) -> None:
+def test_the_figure_is_drawn_whatever_is_missing(tmp_path: Path) -> None:
     bars = [
         Bar(metric, scorer, column, Estimate(0.5, 0.4, 0.6) if metric == "itm" else Estimate())
         for metric in ("itm", "odf", "ctq", "su")

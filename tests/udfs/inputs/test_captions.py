@@ -1,4 +1,4 @@
-"""Captions as they come."""
+"""Cleaning of raw captions."""
 
 import pytest
 

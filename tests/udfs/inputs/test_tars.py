@@ -1,4 +1,4 @@
-"""Tars as they are found: whole, cut off, overwritten in the middle; no Spark needed."""
+"""Tars that are complete, cut off, or overwritten in the middle; without Spark."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_names_and_texts_of_other_writers(tmp_path: Path) -> None:
     members = {
         "a/1.JPEG": b"1",
         "a/1.json": b'{"caption": "from json \\ud83d", "uid": 7}',
-        "a/._2.png": b"a Mac's note",
+        "a/._2.png": b"macOS metadata",
         "a/2.seg.png": b"2",
         "a/2.webp": b"a second image",
         "a/2.txt": b"\xff\x00 bytes as they are",
@@ -51,16 +51,16 @@ def test_names_and_texts_of_other_writers(tmp_path: Path) -> None:
     assert not any(row["read_error"] for row in rows)
 
 
-def test_a_tar_that_is_cut_off_gives_what_stands_before(tmp_path: Path) -> None:
+def test_a_tar_that_is_cut_off_gives_the_samples_before(tmp_path: Path) -> None:
     whole = write_tar(tmp_path / "whole.tar", img2dataset(20)).read_bytes()
     for cut in range(0, 40_000, 512 + 7):
         path = tmp_path / "cut.tar"
         path.write_bytes(whole[:cut])
         rows = read(path)
-        good = [row for row in rows if not row["read_error"]]
-        assert [row["caption"] for row in good] == [b"caption %d" % n for n in range(len(good))]
-        assert all(len(row["image"]) == 5000 for row in good)
-        assert len(good) >= cut // 7680 - 1  # a sample is 15 blocks
+        intact = [row for row in rows if not row["read_error"]]
+        assert [row["caption"] for row in intact] == [b"caption %d" % n for n in range(len(intact))]
+        assert all(len(row["image"]) == 5000 for row in intact)
+        assert len(intact) >= cut // 7680 - 1  # a sample is 15 blocks
         assert sum(bool(row["read_error"]) for row in rows) == 1
         assert rows[-1]["read_error"].startswith("the tar is broken: ")
 
@@ -68,7 +68,7 @@ def test_a_tar_that_is_cut_off_gives_what_stands_before(tmp_path: Path) -> None:
 def test_a_missing_end_is_noticed_between_members_too(tmp_path: Path) -> None:
     whole = write_tar(tmp_path / "whole.tar", img2dataset(2)).read_bytes()
     path = tmp_path / "cut.tar"
-    path.write_bytes(whole[:7680])  # the first sample, to the byte
+    path.write_bytes(whole[:7680])  # exactly the first sample
     whole_sample, rest = read(path)
     assert whole_sample["read_error"] is None
     assert (rest["key"], rest["source_path"]) == (None, str(path))
@@ -86,7 +86,9 @@ def test_damage_in_the_middle_is_not_taken_for_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>not found</html>", b"\x1f\x8b broken gzip"])
-def test_what_is_no_tar_is_one_row_with_the_reason(tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_is_not_a_tar_gives_one_row_with_the_reason(
+    tmp_path: Path, data: bytes
+) -> None:
     (tmp_path / "x.tar").write_bytes(data)
     (row,) = read(tmp_path / "x.tar")
     assert row["read_error"].startswith("the tar is broken")
@@ -96,14 +98,14 @@ def test_what_is_no_tar_is_one_row_with_the_reason(tmp_path: Path, data: bytes) 
 
 def test_batches_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tars, "BATCH_BYTES", 12_000)
-    one, two = (str(write_tar(tmp_path / f"{n}.tar", img2dataset(4))) for n in range(2))
-    paths = pa.RecordBatch.from_pydict({"path": [one, two]})
-    batches = list(tars.rows_of(iter([paths])))
+    tar_paths = [str(write_tar(tmp_path / f"{n}.tar", img2dataset(4))) for n in range(2)]
+    paths = pa.RecordBatch.from_pydict({"path": tar_paths})
+    batches = list(tars.read_tars(iter([paths])))
     assert [batch.num_rows for batch in batches] == [3, 3, 2]
     assert batches[0].schema == tars.SCHEMA
 
 
-def test_images_are_read_in_bounded_batches_and_failures_told(
+def test_images_are_read_in_bounded_batches_and_failures_have_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_files, "BATCH_BYTES", 150)
@@ -119,8 +121,8 @@ def test_images_are_read_in_bounded_batches_and_failures_told(
     assert [batch.num_rows for batch in batches] == [2, 3]
     rows = pa.Table.from_batches(batches).drop(["c"]).to_pylist()
     assert [len(row["image"] or b"") for row in rows] == [100, 100, 0, 0, 0]
-    told = [row["read_error"] for row in rows]
-    assert told[:2] == [None, None]
-    assert told[2] == "cannot read the file: No such file or directory"
-    assert told[3] == "cannot read the file: over 200 bytes"
-    assert told[4] is None
+    errors = [row["read_error"] for row in rows]
+    assert errors[:2] == [None, None]
+    assert errors[2] == "cannot read the file: No such file or directory"
+    assert errors[3] == "cannot read the file: over 200 bytes"
+    assert errors[4] is None

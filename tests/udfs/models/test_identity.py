@@ -1,4 +1,4 @@
-"""What names a model and a scorer; one model a process; models that are not there."""
+"""Ids of models and scorers, one model in each process, and missing models."""
 
 from pathlib import Path
 
@@ -18,24 +18,24 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_models_own_prompt_is_used_and_changes_the_scorer(llava: Path, tmp_path: Path) -> None:
     import shutil
 
-    own = tmp_path / "model"
-    shutil.copytree(llava, own)
+    model = tmp_path / "model"
+    shutil.copytree(llava, model)
     identity.identity.cache_clear()
-    before = identity.scorer_id(ModelConfig(str(own)))
+    before = identity.scorer_id(ModelConfig(str(model)))
     assert before == identity.scorer_id(ModelConfig(str(llava)))
-    prompts.save_prompt(prompts.Prompt(before="Caption: ", image_fit="pad"), own)
+    prompts.save_prompt(prompts.Prompt(before="Caption: ", image_fit="pad"), model)
     identity.identity.cache_clear()
-    assert identity.scorer_id(ModelConfig(str(own))) != before
-    assert identity.scorer_id(ModelConfig(str(own), batch_rows=3)) == identity.scorer_id(
-        ModelConfig(str(own))
+    assert identity.scorer_id(ModelConfig(str(model))) != before
+    assert identity.scorer_id(ModelConfig(str(model), batch_rows=3)) == identity.scorer_id(
+        ModelConfig(str(model))
     )
-    assert mlm.load(ModelConfig(str(own))).prompt.image_fit == "pad"
-    (own / prompts.PROMPT_FILE).write_text("{}")
+    assert mlm.load(ModelConfig(str(model))).prompt.image_fit == "pad"
+    (model / prompts.PROMPT_FILE).write_text("{}")
     with pytest.raises(ModelError, match="not a prompt file"):
-        mlm.load(ModelConfig(str(own)))
+        mlm.load(ModelConfig(str(model)))
 
 
-def test_what_is_told_of_a_model_is_no_part_of_its_id(llava: Path, tmp_path: Path) -> None:
+def test_files_that_describe_a_model_are_not_part_of_its_id(llava: Path, tmp_path: Path) -> None:
     import shutil
 
     from udfs.training import report
@@ -44,10 +44,10 @@ def test_what_is_told_of_a_model_is_no_part_of_its_id(llava: Path, tmp_path: Pat
 
     def scorer_id() -> str:
         identity.identity.cache_clear()
-        return identity.scorer_id(ModelConfig(str(own)))
+        return identity.scorer_id(ModelConfig(str(model)))
 
-    own = tmp_path / "model"
-    shutil.copytree(llava, own)
+    model = tmp_path / "model"
+    shutil.copytree(llava, model)
     before = scorer_id()
     stage = Stage(name="s", steps=1, weights=Weights(score=1), learning_rate=1)
     finetuned = report.Report(
@@ -62,30 +62,30 @@ def test_what_is_told_of_a_model_is_no_part_of_its_id(llava: Path, tmp_path: Pat
         trained=1,
         took={},
     )
-    report.write(own, finetuned)
-    assert {"README.md", "history.json", "losses.png"} <= {file.name for file in own.iterdir()}
+    report.write(model, finetuned)
+    assert {"README.md", "history.json", "losses.png"} <= {file.name for file in model.iterdir()}
     for name in ("evaluation.json", "evaluation.md", "evaluation.png"):  # of the job `evaluate`
-        (own / name).write_text("another")
+        (model / name).write_text("another")
     assert scorer_id() == before
 
-    known = {before}
-    decide = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    decide |= {"chat_template.jinja", "processor_config.json"}
-    assert decide <= {file.name for file in own.iterdir()}
-    (own / "part").mkdir()
-    for name in (*sorted(decide), prompts.PROMPT_FILE, "unknown.json", "part/recipe.json"):
-        kept = (own / name).read_bytes() if (own / name).is_file() else b"{}"
+    ids = {before}
+    scoring_files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    scoring_files |= {"chat_template.jinja", "processor_config.json"}
+    assert scoring_files <= {file.name for file in model.iterdir()}
+    (model / "part").mkdir()
+    for name in (*sorted(scoring_files), prompts.PROMPT_FILE, "unknown.json", "part/recipe.json"):
+        original = (model / name).read_bytes() if (model / name).is_file() else b"{}"
         if name == prompts.PROMPT_FILE:
-            prompts.save_prompt(prompts.Prompt(before="Another: "), own)
+            prompts.save_prompt(prompts.Prompt(before="Another: "), model)
         else:
-            (own / name).write_bytes(kept + b" ")
-        known.add(scorer_id())
-        (own / name).write_bytes(kept) if name in decide else (own / name).unlink()
-    assert len(known) == 1 + len(decide) + 3
+            (model / name).write_bytes(original + b" ")
+        ids.add(scorer_id())
+        (model / name).write_bytes(original) if name in scoring_files else (model / name).unlink()
+    assert len(ids) == 1 + len(scoring_files) + 3
     assert scorer_id() == before
 
 
-def test_one_model_a_process(llava: Path) -> None:
+def test_each_process_loads_a_model_once(llava: Path) -> None:
     config = ModelConfig(str(llava))
     assert loaded_model.scorer(config) is loaded_model.scorer(ModelConfig(str(llava)))
     assert loaded_model.scorer(ModelConfig(str(llava), batch_rows=2)) is not loaded_model.scorer(

@@ -1,4 +1,4 @@
-"""Shards and score files without Spark: each read back by the library that it is for."""
+"""Shards and score files without Spark; each is read back by the library that it is made for."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pictures import encoded, picture
 from udfs.inputs import tars
 from udfs.outputs.parquet_shards import finished_parquet, write_parquet
 from udfs.outputs.shards import Layout, Write, write_shards
-from udfs.outputs.tar_shards import finished_tar, image_ending, write_tar
+from udfs.outputs.tar_shards import finished_tar, image_extension, write_tar
 from udfs.outputs.upstream_score_files import (
     TASKS,
     is_score_file,
@@ -41,15 +41,15 @@ IMAGES = [encoded(picture(seed=n), kind) for n, kind in enumerate(("JPEG", "PNG"
 
 def row(shard: int, index: int, image: bytes | None, **other: Any) -> dict[str, Any]:
     fields = {"uid": f"u/{index}.x", "itm": 66.1, "repetition": 0, "duplicate": None}
-    place = {"_shard": shard, "_index": index, "_image": image, "_caption": f"{index} ü".encode()}
-    return place | fields | {"metadata": None} | other
+    sample = {"_shard": shard, "_index": index, "_image": image, "_caption": f"{index} ü".encode()}
+    return sample | fields | {"metadata": None} | other
 
 
 ROWS = [
     row(0, 0, IMAGES[0], metadata='{"url": "https://x", "key": "old", "itm": 1, "caption": "old"}'),
     row(0, 1, IMAGES[1], itm=float("nan"), _caption=b"broken \xff utf-8"),
     row(0, 1, IMAGES[2], uid="copy in the pairs table"),
-    row(0, 2, None, uid="lost"),
+    row(0, 2, None, uid="missing"),
     row(1, 0, IMAGES[2], metadata="[no object", duplicate=True),
     row(1, 1, IMAGES[3], _caption=None, itm=None),
     row(1, 2, b"no picture", metadata='{"deep": [1, {"a": null}], "inf": Infinity}'),
@@ -63,19 +63,19 @@ def batches(rows: int) -> Iterator[pa.RecordBatch]:
 def write(folder: Path, writer: Write, rows: int = 3) -> tuple[Layout, list[dict[str, Any]]]:
     folder.mkdir(exist_ok=True)
     layout = Layout(str(folder), shards=2, shard_rows=3, plan="p1")
-    told = [r for batch in write_shards(batches(rows), layout, writer) for r in batch.to_pylist()]
-    return layout, told
+    shards = [r for batch in write_shards(batches(rows), layout, writer) for r in batch.to_pylist()]
+    return layout, shards
 
 
-def test_tars_are_what_webdataset_and_ingest_read(tmp_path: Path) -> None:
-    layout, told = write(tmp_path / "a", write_tar)
-    assert [(s["file"], s["rows"], s["left_out"]) for s in told] == [
+def test_webdataset_and_ingest_can_read_the_tars(tmp_path: Path) -> None:
+    layout, shards = write(tmp_path / "a", write_tar)
+    assert [(s["file"], s["rows"], s["left_out"]) for s in shards] == [
         ("00000000.tar", 2, 1),
         ("00000001.tar", 3, 0),
     ]
-    assert told[0]["left_out_such_as"] == ["lost: there is no image"]
+    assert shards[0]["left_out_such_as"] == ["missing: there is no image"]
 
-    paths = [f"{layout.folder}/{shard['file']}" for shard in told]
+    paths = [f"{layout.folder}/{shard['file']}" for shard in shards]
     samples = list(webdataset.WebDataset(paths, shardshuffle=False))
     assert [s["__key__"] for s in samples] == [
         *("000000000000", "000000000001", "000000010000", "000000010001", "000000010002"),
@@ -90,12 +90,12 @@ def test_tars_are_what_webdataset_and_ingest_read(tmp_path: Path) -> None:
         b"",
         "2 ü".encode(),
     ]
-    told_of = [json.loads(s["json"], parse_constant=pytest.fail) for s in samples]
+    fields = [json.loads(s["json"], parse_constant=pytest.fail) for s in samples]
     first = {"url": "https://x", "key": "000000000000", "uid": "u/0.x", "caption": "0 ü"}
-    assert told_of[0].items() >= first.items()
-    assert told_of[0]["itm"] == pytest.approx(66.1)
-    assert told_of[1]["itm"] is None
-    assert (told_of[2]["duplicate"], told_of[4]["deep"], told_of[4]["inf"]) == (
+    assert fields[0].items() >= first.items()
+    assert fields[0]["itm"] == pytest.approx(66.1)
+    assert fields[1]["itm"] is None
+    assert (fields[2]["duplicate"], fields[4]["deep"], fields[4]["inf"]) == (
         True,
         [1, {"a": None}],
         None,
@@ -103,41 +103,42 @@ def test_tars_are_what_webdataset_and_ingest_read(tmp_path: Path) -> None:
 
     read = [r for path in paths for r in tars.read_tar(path)]
     assert [(r["uid"], r["image"]) for r in read[:4]] == [
-        (about["uid"], image) for about, image in zip(told_of[:4], IMAGES, strict=True)
+        (sample["uid"], image) for sample, image in zip(fields[:4], IMAGES, strict=True)
     ]
     assert [r["read_error"] for r in read] == [None] * 5
 
     stats = json.loads((tmp_path / "a/00000000_stats.json").read_text())
     assert (stats["count"], stats["successes"], stats["failed_to_download"]) == (3, 2, 1)
-    beside = pd.read_parquet(tmp_path / "a/00000000.parquet")
-    assert beside["key"].tolist() == ["000000000000", "000000000001"]
-    assert beside["caption"].tolist() == ["0 ü", "broken \ufffd utf-8"]
+    table = pd.read_parquet(tmp_path / "a/00000000.parquet")
+    assert table["key"].tolist() == ["000000000000", "000000000001"]
+    assert table["caption"].tolist() == ["0 ü", "broken \ufffd utf-8"]
 
 
 @pytest.mark.parametrize(
     ("writer", "finished"), [(write_tar, finished_tar), (write_parquet, finished_parquet)]
 )
-def test_shards_are_the_same_bytes_and_are_known_again(
+def test_shards_are_reproducible_and_recognised_when_finished(
     tmp_path: Path, writer: Write, finished: Any
 ) -> None:
-    one, told = write(tmp_path / "a", writer, rows=1)
-    two, again = write(tmp_path / "b", writer, rows=7)
-    files = {p.relative_to(one.folder): p for p in Path(one.folder).rglob("*") if p.is_file()}
+    layout, shards = write(tmp_path / "a", writer, rows=1)
+    other, other_shards = write(tmp_path / "b", writer, rows=7)
+    files = {p.relative_to(layout.folder): p for p in Path(layout.folder).rglob("*") if p.is_file()}
     assert len(files) >= 4
     assert not any(name.name.endswith(".part") for name in files)
-    assert {n: (Path(two.folder) / n).read_bytes() for n in files} == {
+    assert {n: (Path(other.folder) / n).read_bytes() for n in files} == {
         n: p.read_bytes() for n, p in files.items()
     }
-    known = [vars(finished(one, n)) for n in range(2)]
-    assert [s | {"left_out_such_as": list(s["left_out_such_as"])} for s in known] == told == again
-    assert finished(Layout(one.folder, 2, 3, "p2"), 0) is None
-    main = Path(one.folder, told[0]["file"])
+    assert shards == other_shards
+    found = [vars(finished(layout, n)) for n in range(2)]
+    assert [s | {"left_out_such_as": list(s["left_out_such_as"])} for s in found] == shards
+    assert finished(Layout(layout.folder, 2, 3, "p2"), 0) is None
+    main = Path(layout.folder, shards[0]["file"])
     main.write_bytes(main.read_bytes()[:-1])
-    assert finished(one, 0) is None
-    assert finished(one, 1)
+    assert finished(layout, 0) is None
+    assert finished(layout, 1)
 
 
-def test_what_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_only_finished_shards(tmp_path: Path) -> None:
     def broken() -> Iterator[pa.RecordBatch]:
         yield from batches(1)
         raise OSError("the input is gone")
@@ -166,7 +167,7 @@ def test_the_parquet_folder_loads_with_images(tmp_path: Path) -> None:
     assert train["uid"][0] == "u/0.x"
 
 
-def test_score_files_are_upstreams(tmp_path: Path) -> None:
+def test_score_files_have_upstreams_format(tmp_path: Path) -> None:
     rows = pa.Table.from_pylist(
         [
             {
@@ -179,10 +180,10 @@ def test_score_files_are_upstreams(tmp_path: Path) -> None:
             }
             | {"itm": 7, "odf": 0, "ctq": 100, "su": 50},
             {"uid": "a", "key": "1", "url": None, "caption": "c", "member": "1.jpg"}
-            | {"metadata": '{"uid": "a", "width": 3, "odd": "text", "caption": "own"}'}
+            | {"metadata": '{"uid": "a", "width": 3, "mixed": "text", "caption": "own"}'}
             | {"itm": None, "odf": None, "ctq": None, "su": None},
             {"uid": "c", "key": "3", "url": "u", "caption": "c", "member": "3.jpg"}
-            | {"metadata": '{"width": 4, "odd": [1]}', "itm": 1, "odf": 1, "ctq": 1, "su": 1},
+            | {"metadata": '{"width": 4, "mixed": [1]}', "itm": 1, "odf": 1, "ctq": 1, "su": 1},
         ]
     )
     files = write_score_files(rows, str(tmp_path), "part/00000000")
@@ -193,21 +194,21 @@ def test_score_files_are_upstreams(tmp_path: Path) -> None:
     assert frame["image_text_matching_score"].tolist() == [None, "7", "1"]
     assert frame["caption"].tolist() == ["own", "c", "c"]
     assert frame["width"].fillna(0).tolist() == [3, 0, 4]
-    assert frame["odd"].tolist() == ['"text"', None, "[1]"]
+    assert frame["mixed"].tolist() == ['"text"', None, "[1]"]
     assert pd.read_parquet(files[2])["caption_text_quality_score"].tolist() == [None, "100", "1"]
     assert is_score_file(Path(files[3]))
     frame.to_parquet(tmp_path / "theirs.parquet")
     assert not is_score_file(tmp_path / "theirs.parquet")
 
 
-def test_score_files_keep_apart_tars_of_one_name() -> None:
+def test_score_files_of_tars_with_one_name_are_in_different_folders() -> None:
     assert relative_stems(["/d/0.tar"]) == {"/d/0.tar": "0"}
-    two = ["/d/a/0.tar", "/d/a/1.tar", "/d/b/0.TAR"]
-    assert list(relative_stems(two).values()) == ["a/0", "a/1", "b/0"]
+    paths = ["/d/a/0.tar", "/d/a/1.tar", "/d/b/0.TAR"]
+    assert list(relative_stems(paths).values()) == ["a/0", "a/1", "b/0"]
 
 
-def test_an_ending_says_what_an_image_is() -> None:
-    assert [image_ending(encoded(picture(), kind)) for kind in ("TIFF", "BMP", "AVIF")] == [
+def test_the_extension_is_that_of_the_images_format() -> None:
+    assert [image_extension(encoded(picture(), kind)) for kind in ("TIFF", "BMP", "AVIF")] == [
         *("tif", "bmp", "avif"),
     ]
-    assert image_ending(b"") == image_ending(b"<svg/>") == "bin"
+    assert image_extension(b"") == image_extension(b"<svg/>") == "bin"

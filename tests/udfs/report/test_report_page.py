@@ -1,4 +1,4 @@
-"""The report's page without Spark: exact grids, hostile text, what the HTML may hold."""
+"""The report's page without Spark: exact grids, hostile text, and what the HTML contains."""
 
 import html
 import io
@@ -19,14 +19,14 @@ from udfs.inputs.images import ImageError
 from udfs.report import histogram_bins, text_format
 from udfs.report.page import render
 from udfs.report.thumbnails import (
-    MOST_BYTES,
-    MOST_PICTURES,
+    MAX_BYTES,
+    MAX_PICTURES,
     SIDE,
     Gallery,
     Picture,
     Strip,
-    shown,
     thumbnail,
+    thumbnail_or_problem,
 )
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -39,8 +39,8 @@ HOSTILE = (
 @settings(deadline=None)
 @given(st.lists(FINITE, min_size=1, max_size=60), st.booleans())
 def test_cells_hold_every_value_once_and_bins_add_up(values: list[float], metric: bool) -> None:
-    lines = histogram_bins.grid(min(values), max(values), metric)
-    thresholds = lines.thresholds
+    grid = histogram_bins.grid(min(values), max(values), metric)
+    thresholds = grid.thresholds
     assert len(thresholds) <= histogram_bins.STEPS + 2
     assert list(thresholds) == sorted(set(thresholds))
     assert all(math.isfinite(threshold) for threshold in thresholds)
@@ -48,17 +48,17 @@ def test_cells_hold_every_value_once_and_bins_add_up(values: list[float], metric
     cells = [0] * len(thresholds)
     for value in values:
         cells[bisect_right(thresholds, value) - 1] += 1
-    assert histogram_bins.reaching(cells) == [sum(v >= t for v in values) for t in thresholds]
-    bins = histogram_bins.bins(lines, cells, cells)
-    assert sum(one.rows for one in bins) == len(values)
-    assert [one.low for one in bins[1:]] == [one.high for one in bins[:-1]]
-    assert all(one.low < one.high for one in bins) or len(set(values)) == 1
+    assert histogram_bins.at_or_above(cells) == [sum(v >= t for v in values) for t in thresholds]
+    bins = histogram_bins.bins(grid, cells, cells)
+    assert sum(b.rows for b in bins) == len(values)
+    assert [b.low for b in bins[1:]] == [b.high for b in bins[:-1]]
+    assert all(b.low < b.high for b in bins) or len(set(values)) == 1
 
 
 def test_a_metric_is_counted_at_whole_numbers() -> None:
-    lines = histogram_bins.grid(3.2, 99.9, is_metric=True)
-    assert lines.thresholds == tuple(map(float, range(101)))
-    assert len(histogram_bins.bins(lines, [1] * 101, [0] * 101)) == 20  # 100 is in the last one
+    grid = histogram_bins.grid(3.2, 99.9, is_metric=True)
+    assert grid.thresholds == tuple(map(float, range(101)))
+    assert len(histogram_bins.bins(grid, [1] * 101, [0] * 101)) == 20  # 100 is in the last one
     assert histogram_bins.grid(0.0713, 0.357).thresholds[:3] == (0.07, 0.075, 0.08)
 
 
@@ -94,15 +94,18 @@ def test_a_long_caption_is_cut_and_says_how_much_is_missing() -> None:
     assert left == 20_000 * 5 - 1 - len(first) - len(second)
 
 
-def test_thumbnails_are_small_and_what_is_no_image_says_why() -> None:
+def test_thumbnails_are_small_and_a_damaged_image_has_a_reason() -> None:
     noise = Image.effect_noise((1500, 900), 120).convert("RGB")
     for image in (noise, picture(3, 2), picture(2000, 10)):
-        made = thumbnail(encoded(image))
-        assert len(made) <= MOST_BYTES
-        assert max(Image.open(io.BytesIO(made)).size) <= SIDE
-    assert shown(b"<html>", None) == (None, "not an image of a known format (an HTML page)")
-    assert shown(None, None) == (None, "no image (null)")
-    missing = shown(None, "/no/such/file.png")
+        data = thumbnail(encoded(image))
+        assert len(data) <= MAX_BYTES
+        assert max(Image.open(io.BytesIO(data)).size) <= SIDE
+    assert thumbnail_or_problem(b"<html>", None) == (
+        None,
+        "not an image of a known format (an HTML page)",
+    )
+    assert thumbnail_or_problem(None, None) == (None, "no image (null)")
+    missing = thumbnail_or_problem(None, "/no/such/file.png")
     assert missing[0] is None
     assert "No such file" in (missing[1] or "")
     with pytest.raises(ImageError):
@@ -128,12 +131,12 @@ def test_the_page_holds_the_figures_as_they_are_and_stays_small(page: str) -> No
     assert page.count("data:image/webp;base64,") == 48
 
 
-def test_the_page_asks_for_nothing_from_anywhere(page: str) -> None:
-    own = re.sub(r"<script\b.*?</script>", "", page, flags=re.S)
-    places = re.findall(r'\b(?:src|href|action|data|poster|srcset)="([^"]*)"', own)
-    assert places
-    assert all(place.startswith(("data:", "#")) for place in places)
-    (style,) = re.findall(r"<style>(.*?)</style>", own, re.S)
+def test_the_page_refers_to_nothing_outside(page: str) -> None:
+    markup = re.sub(r"<script\b.*?</script>", "", page, flags=re.S)
+    urls = re.findall(r'\b(?:src|href|action|data|poster|srcset)="([^"]*)"', markup)
+    assert urls
+    assert all(url.startswith(("data:", "#")) for url in urls)
+    (style,) = re.findall(r"<style>(.*?)</style>", markup, re.S)
     assert not re.search(r"url\(|@import|//", style)
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
     policy = html.unescape(policy)
@@ -166,10 +169,10 @@ def test_hostile_data_stays_text() -> None:
     assert figures_in(page)
 
 
-def test_the_largest_page_there_can_be_stays_small() -> None:
-    large = Picture("u" * 99, 1.0, "<" * 9999, False, bytes(range(256)) * (MOST_BYTES // 256))
+def test_the_largest_possible_page_stays_small() -> None:
+    large = Picture("u" * 99, 1.0, "<" * 9999, False, bytes(range(256)) * (MAX_BYTES // 256))
     large = replace(large, scores={"itm": 1.0, "odf": 2.0}, first_failed_rule="&" * 999)
-    strip = Strip("best", (large,) * MOST_PICTURES)
+    strip = Strip("best", (large,) * MAX_PICTURES)
     page = render(tiny_report.figures(tiny_report.rows()), [Gallery("itm", "itm", (strip,))])
     assert len(page.encode()) < 5_000_000
 

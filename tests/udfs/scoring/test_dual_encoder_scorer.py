@@ -1,4 +1,4 @@
-"""Dual encoders behind the scorer's interface: transformers' own cosine, whatever the batch."""
+"""Dual encoders as scorers: the same cosine as transformers computes, whatever the batch."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def clip_scores(scorer: Any, images: list[bytes], captions: list[str]) -> np.nda
     return np.array([answer.clip_score for answer in answers])
 
 
-def own_cosine(folder: Path, image: bytes, caption: str) -> float:
+def transformers_cosine(folder: Path, image: bytes, caption: str) -> float:
     """The cosine by transformers' own processor and logits."""
     from transformers import AutoModel, AutoProcessor
 
@@ -82,9 +82,9 @@ def own_cosine(folder: Path, image: bytes, caption: str) -> float:
 
 def test_it_is_the_cosine_that_transformers_computes(folder: Path, scorer: DualEncoder) -> None:
     found = clip_scores(scorer, IMAGES, CAPTIONS)
-    wanted = [own_cosine(folder, image, caption) for image, caption in PAIRS]
-    assert np.abs(found - wanted).max() < 1e-5
-    assert np.ptp(found) > 1e-3  # pairs differ, so agreeing says something
+    expected = [transformers_cosine(folder, image, caption) for image, caption in PAIRS]
+    assert np.abs(found - expected).max() < 1e-5
+    assert np.ptp(found) > 1e-3  # pairs differ, so the agreement is not trivial
 
 
 def test_a_score_does_not_depend_on_the_batch(scorer: DualEncoder) -> None:
@@ -92,9 +92,9 @@ def test_a_score_does_not_depend_on_the_batch(scorer: DualEncoder) -> None:
     alone = np.concatenate(
         [clip_scores(scorer, [i], [c]) for i, c in zip(IMAGES, CAPTIONS, strict=True)]
     )
-    back = clip_scores(scorer, IMAGES[::-1], CAPTIONS[::-1])[::-1]
-    beside = clip_scores(scorer, IMAGES + IMAGES[:1] * 9, CAPTIONS + ["a fox " * 9] * 9)[:7]
-    for other in (alone, back, beside):
+    reversed_order = clip_scores(scorer, IMAGES[::-1], CAPTIONS[::-1])[::-1]
+    more_rows = clip_scores(scorer, IMAGES + IMAGES[:1] * 9, CAPTIONS + ["a fox " * 9] * 9)[:7]
+    for other in (alone, reversed_order, more_rows):
         assert np.abs(other - together).max() < 1e-6
 
 
@@ -107,10 +107,12 @@ def test_a_long_caption_is_cut_and_keeps_its_special_tokens(
     answers = scorer.score([IMAGES[0]] * 3, [full, long, longest])
     assert [a.status for a in answers] == [OK, CAPTION_TRUNCATED, CAPTION_TRUNCATED]
     assert f"cut at {limit - 2} tokens" in (answers[1].reason or "")
-    # Not to the last bit: threads share out the rows of a batch, and sum in other orders.
+    # Not to the last bit: threads divide the rows of a batch among them and sum in other orders.
     scores = [answer.clip_score for answer in answers]
     assert scores == pytest.approx([scores[0]] * 3, abs=1e-6)
-    assert answers[0].clip_score == pytest.approx(own_cosine(folder, IMAGES[0], long), abs=1e-5)
+    assert answers[0].clip_score == pytest.approx(
+        transformers_cosine(folder, IMAGES[0], long), abs=1e-5
+    )
     row = scorer.prepare(IMAGES[0], longest).row
     tokenizer = scorer.processor.tokenizer
     assert row is not None
@@ -120,20 +122,20 @@ def test_a_long_caption_is_cut_and_keeps_its_special_tokens(
 
 def test_a_caption_cannot_end_itself(scorer: DualEncoder) -> None:
     plain = scorer.prepare(IMAGES[0], "a cat").row
-    sly = scorer.prepare(IMAGES[0], "<bos>a<eos> cat<eos>").row
+    marked_up = scorer.prepare(IMAGES[0], "<bos>a<eos> cat<eos>").row
     assert plain is not None
-    assert sly is not None
+    assert marked_up is not None
     for token in scorer.processor.tokenizer.convert_tokens_to_ids(["<bos>", "<eos>"]):
-        assert (sly.ids == token).sum() == (plain.ids == token).sum() == 1
+        assert (marked_up.ids == token).sum() == (plain.ids == token).sum() == 1
 
 
-def test_bad_pairs_have_a_reason_and_harm_no_neighbour(scorer: DualEncoder) -> None:
+def test_bad_pairs_have_a_reason_and_do_not_harm_their_neighbours(scorer: DualEncoder) -> None:
     damaged = [data for data, _ in DAMAGED.values()]
     answers = scorer.score([IMAGES[0], *damaged, IMAGES[1]], ["a cat", *["x"] * len(damaged), "b"])
     assert {a.status for a in answers[1:-1]} == {BAD_IMAGE}
     assert all(a.reason and a.clip_score is None for a in answers[1:-1])
-    good = clip_scores(scorer, IMAGES[:2], ["a cat", "b"])
-    assert np.array([answers[0].clip_score, answers[-1].clip_score]) == pytest.approx(good)
+    alone = clip_scores(scorer, IMAGES[:2], ["a cat", "b"])
+    assert np.array([answers[0].clip_score, answers[-1].clip_score]) == pytest.approx(alone)
     empty = scorer.score([IMAGES[0]] * 2, [None, "  "])
     assert [a.status for a in empty] == [EMPTY_CAPTION] * 2
 
@@ -154,13 +156,13 @@ def test_batches_are_halved_and_a_pair_that_fails_stands_alone(clip: Path) -> No
     assert max(sizes) > 2 >= scorer.limits.rows
     poison = scorer.prepare(IMAGES[0], "poison").row
     assert poison is not None
-    _, shout, _ = scorer.processor.tokenizer("!")["input_ids"]
+    _, exclamation_mark, _ = scorer.processor.tokenizer("!")["input_ids"]
 
     def fails(**inputs: Any) -> Any:
         if (inputs["input_ids"][:, : len(poison.ids)] == poison.ids).all(-1).any():
             raise RuntimeError("cannot do this one")
         out = forward(**inputs)
-        out.text_embeds[inputs["input_ids"][:, 1] == shout] = torch.nan
+        out.text_embeds[inputs["input_ids"][:, 1] == exclamation_mark] = torch.nan
         return out
 
     scorer.model.forward = fails
@@ -198,6 +200,6 @@ def test_a_dual_encoder_is_streamed_like_any_scorer(scorer: DualEncoder) -> None
     assert found[-1].status == BAD_IMAGE
 
 
-def test_a_picture_of_any_shape_is_taken(scorer: DualEncoder) -> None:
+def test_a_picture_of_any_shape_is_scored(scorer: DualEncoder) -> None:
     shapes = [encoded(Image.new("RGB", size, (9, 99, 199))) for size in ((1, 1), (1, 900), (99, 2))]
     assert len(clip_scores(scorer, shapes, ["a picture"] * 3)) == 3

@@ -1,4 +1,4 @@
-"""The scorer on four families of models: one pass equals four, and nothing but the pair matters."""
+"""The MLM scorer on four families of models: all passes agree, and only the pair matters."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +12,9 @@ from pictures import encoded, picture
 
 from udfs.models import mlm
 from udfs.models.model_config import ModelConfig
+from udfs.scoring.batching import Limits
 from udfs.scoring.forward_passes import PASSES
-from udfs.scoring.mlm_scorer import Limits, Scorer
+from udfs.scoring.mlm_scorer import Scorer
 from udfs.scoring.results import BAD_IMAGE, CAPTION_TRUNCATED, EMPTY_CAPTION, MODEL_ERROR, OK
 
 PAIRS = [
@@ -55,17 +56,18 @@ def scores(scorer: Scorer, images: list[bytes], captions: list[str]) -> np.ndarr
     return np.array([answer.distributions for answer in scorer.score(images, captions)])
 
 
-def test_the_three_ways_agree(scorer: Scorer) -> None:
+def test_the_three_passes_agree(scorer: Scorer) -> None:
     rows = rows_of(scorer)
-    found = {how: scorer.distributions(rows, how) for how in PASSES}
+    by_pass = {how: scorer.distributions(rows, how) for how in PASSES}
+    expected = by_pass["four_passes"]
     assert scorer.how == "one_pass"
-    for how in PASSES:
-        assert found[how].sum(-1) == pytest.approx(np.ones((len(rows), 4)))
-        assert np.abs(found[how] - found["four_passes"]).max() < 1e-5
-        means = found[how] @ np.arange(101)
-        assert np.abs(means - found["four_passes"] @ np.arange(101)).max() < 1e-4
-    assert np.ptp(found["one_pass"], axis=0).max() > 1e-3  # pairs differ, so agreeing says much
-    assert np.ptp(found["one_pass"], axis=1).max() > 1e-3  # and so do metrics
+    for distributions in by_pass.values():
+        assert distributions.sum(-1) == pytest.approx(np.ones((len(rows), 4)))
+        assert np.abs(distributions - expected).max() < 1e-5
+        assert np.abs((distributions - expected) @ np.arange(101)).max() < 1e-4
+    found = by_pass["one_pass"]
+    assert np.ptp(found, axis=0).max() > 1e-3  # pairs differ, so the agreement is not trivial
+    assert np.ptp(found, axis=1).max() > 1e-3  # and so do metrics
 
 
 def test_a_score_does_not_depend_on_the_batch(scorer: Scorer) -> None:
@@ -73,9 +75,9 @@ def test_a_score_does_not_depend_on_the_batch(scorer: Scorer) -> None:
     alone = np.concatenate(
         [scores(scorer, [i], [c]) for i, c in zip(IMAGES, CAPTIONS, strict=True)]
     )
-    back = scores(scorer, IMAGES[::-1], CAPTIONS[::-1])[::-1]
-    beside_others = scores(scorer, IMAGES[2:] + IMAGES[:2], CAPTIONS[2:] + CAPTIONS[:2])
-    for other in (alone, back, np.roll(beside_others, 2, axis=0)):
+    reversed_order = scores(scorer, IMAGES[::-1], CAPTIONS[::-1])[::-1]
+    rotated = scores(scorer, IMAGES[2:] + IMAGES[:2], CAPTIONS[2:] + CAPTIONS[:2])
+    for other in (alone, reversed_order, np.roll(rotated, 2, axis=0)):
         assert np.abs(other - together).max() < 1e-6
 
 
@@ -117,10 +119,9 @@ def test_bad_pairs_do_not_harm_their_neighbours(scorer: Scorer) -> None:
     answers = scorer.score(images, captions)
     statuses = [answer.status for answer in answers]
     assert statuses == [OK, BAD_IMAGE, OK, BAD_IMAGE, EMPTY_CAPTION]
-    good = scores(scorer, IMAGES[:2], CAPTIONS[:2])
-    assert (
-        np.abs(np.array([answers[0].distributions, answers[2].distributions]) - good).max() < 1e-6
-    )
+    alone = scores(scorer, IMAGES[:2], CAPTIONS[:2])
+    found = np.array([answers[0].distributions, answers[2].distributions])
+    assert np.abs(found - alone).max() < 1e-6
     assert all(a.reason and a.expectation is None for a in answers if a.status != OK)
 
 
@@ -134,47 +135,47 @@ def test_tokens_of_whole_numbers_work_as_well(tmp_path: Path) -> None:
         assert np.abs(found - scorer.distributions(rows, "four_passes")).max() < 1e-5
 
 
-def forward(scorer: Scorer, instead: Callable[..., Any]) -> None:
-    """Put `instead(original, **inputs)` in place of the model's forward."""
+def replace_forward(scorer: Scorer, replacement: Callable[..., Any]) -> None:
+    """Replace the model's forward by `replacement(original, **inputs)`."""
     original = scorer.model.forward
-    scorer.model.forward = lambda **inputs: instead(original, **inputs)
+    scorer.model.forward = lambda **inputs: replacement(original, **inputs)
 
 
-def test_a_model_that_ignores_the_mask_is_scored_in_a_way_that_is_true(llava: Path) -> None:
+def test_a_model_that_ignores_the_mask_is_scored_by_another_pass(llava: Path) -> None:
     scorer = mlm.load(ModelConfig(str(llava), how="four_passes"))
 
     def causal(original: Callable[..., Any], **inputs: Any) -> Any:
-        """Takes 4-D masks for causal ones, as some attention kernels do."""
+        """Treats 4-D masks as causal, as some attention kernels do."""
         if inputs["attention_mask"].ndim == 4:
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         return original(**inputs)
 
-    forward(scorer, causal)
-    assert scorer._fastest_true_pass() == "prefix_cache"
+    replace_forward(scorer, causal)
+    assert scorer._fastest_exact_pass() == "prefix_cache"
 
     def no_cache(original: Callable[..., Any], **inputs: Any) -> Any:
         if inputs.get("past_key_values") is not None:
             raise ValueError("this model has no cache")
         return causal(original, **inputs)
 
-    forward(scorer, no_cache)
-    assert scorer._fastest_true_pass() == "four_passes"
+    replace_forward(scorer, no_cache)
+    assert scorer._fastest_exact_pass() == "four_passes"
 
 
 def test_batches_are_halved_when_memory_runs_out_and_grow_again(llava: Path) -> None:
     scorer = mlm.load(ModelConfig(str(llava)))
     whole = scores(scorer, IMAGES * 3, CAPTIONS * 3)
-    seen: list[int] = []
+    batch_sizes: list[int] = []
 
     def small_memory(original: Callable[..., Any], **inputs: Any) -> Any:
-        seen.append(len(inputs["input_ids"]))
-        if seen[-1] > 2:
+        batch_sizes.append(len(inputs["input_ids"]))
+        if batch_sizes[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(**inputs)
 
-    forward(scorer, small_memory)
+    replace_forward(scorer, small_memory)
     assert np.abs(scores(scorer, IMAGES * 3, CAPTIONS * 3) - whole).max() < 1e-6
-    assert max(seen) > 2
+    assert max(batch_sizes) > 2
     assert scorer.limits.rows <= 2
 
 
@@ -189,7 +190,7 @@ def test_a_pair_that_the_model_fails_on_stands_alone(llava: Path) -> None:
             raise RuntimeError("cannot do this one\nand a page of detail")
         return original(**inputs)
 
-    forward(scorer, fails)
+    replace_forward(scorer, fails)
     answers = scorer.score([IMAGES[0]] * 5, ["a catty", "a doggy", "poison", "a fishy", "a birdy"])
     assert [a.status for a in answers] == [OK, OK, MODEL_ERROR, OK, OK]
     assert answers[2].reason == "RuntimeError: cannot do this one"
@@ -203,7 +204,7 @@ def test_numbers_that_are_not_finite_are_an_error(llava: Path) -> None:
         out.logits = out.logits * float("nan")
         return out
 
-    forward(scorer, nan)
+    replace_forward(scorer, nan)
     assert scorer.score(IMAGES[:1], CAPTIONS[:1])[0].status == MODEL_ERROR
 
 

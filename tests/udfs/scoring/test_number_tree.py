@@ -1,4 +1,4 @@
-"""The numbers 0..100 as tokens, and the probabilities read from them."""
+"""The tree of the tokens of 0..100, and the probabilities read from it."""
 
 from collections.abc import Callable
 
@@ -18,13 +18,13 @@ def encoder(merges: bool) -> Callable[[str], list[int]]:
 def test_digits_make_a_tree_of_eleven_nodes() -> None:
     start, tree = number_tree.build(encoder(merges=False), "Score: ")
     assert len(start) == len("Score: ")
-    assert len(tree.nodes) == 11  # the root, 1..9, and 10, behind which 100 goes on
+    assert len(tree.nodes) == 11  # the root, 1..9, and 10, which 100 continues
     assert sorted(node.number for node in tree.nodes) == [-1, *range(1, 11)]
     chains = tree.chains()
     assert {node for chain in chains for node in chain} == set(range(1, 11))
 
 
-def test_whole_numbers_as_tokens_hang_on_the_root() -> None:
+def test_with_whole_numbers_as_tokens_the_root_is_the_only_node() -> None:
     _, tree = number_tree.build(encoder(merges=True), "Score:")
     assert len(tree.nodes) == 1
     assert len(tree.nodes[0].children) == 101
@@ -47,29 +47,28 @@ def test_numbers_spelled_alike_are_refused() -> None:
 
 
 @pytest.mark.parametrize("merges", [False, True])
-@pytest.mark.parametrize("wanted", [0, 7, 8, 10, 85, 99, 100])
-def test_7_85_and_100_are_told_apart(merges: bool, wanted: int) -> None:
-    """Logits of a model that is sure of one number give that number, and not 8 or 10 for 85 or
-    100, which reading a fixed count of tokens gives."""
+@pytest.mark.parametrize("expected", [0, 7, 8, 10, 85, 99, 100])
+def test_a_certain_model_gives_its_number(merges: bool, expected: int) -> None:
+    """And not 8 or 10 for 85 or 100, which reading a fixed number of tokens would give."""
     encode = encoder(merges)
     start, tree = number_tree.build(encode, "Score:")
-    answer = [*encode(f"Score:{wanted}")[len(start) :], 300]  # 300: something that is no digit
+    answer = [*encode(f"Score:{expected}")[len(start) :], 300]  # 300: a token that is not a digit
     logits = torch.zeros(1, 1, len(tree.nodes), 1400)
     node = 0
     for token in answer:
         logits[0, 0, node, token] = 30.0
-        deeper = [i for i, n in enumerate(tree.nodes) if n.parent == node and n.token == token]
-        if not deeper:
+        children = [i for i, n in enumerate(tree.nodes) if n.parent == node and n.token == token]
+        if not children:
             break
-        node = deeper[0]
+        node = children[0]
     distribution = readout.distributions(logits, tree)
     assert distribution.sum() == pytest.approx(1)
-    assert readout.mode(distribution)[0, 0] == wanted
-    assert readout.expectation(distribution)[0, 0] == pytest.approx(wanted, abs=1e-3)
+    assert readout.mode(distribution)[0, 0] == expected
+    assert readout.expectation(distribution)[0, 0] == pytest.approx(expected, abs=1e-3)
     assert readout.entropy(distribution)[0, 0] == pytest.approx(0, abs=1e-3)
 
 
-def test_random_logits_agree_with_the_chain_rule_spelled_out() -> None:
+def test_random_logits_agree_with_the_chain_rule_written_out() -> None:
     encode = encoder(merges=False)
     start, tree = number_tree.build(encode, "Score:")
     logits = torch.randn(2, 3, len(tree.nodes), 300, generator=torch.Generator().manual_seed(0)) * 3
@@ -79,12 +78,10 @@ def test_random_logits_agree_with_the_chain_rule_spelled_out() -> None:
     digit = {d: encode(f"Score:{d}")[-1] for d in range(10)}
     node = {n.number: i for i, n in enumerate(tree.nodes)}
     begins = sum(p[0, digit[d]] for d in range(10))
-    goes_on = {n: sum(p[node[n], digit[d]] for d in range(10)) for n in range(1, 10)}
-    one = p[0, digit[1]] / begins
+    continues = {n: sum(p[node[n], digit[d]] for d in range(10)) for n in range(1, 10)}
+    ten = p[0, digit[1]] / begins * p[node[1], digit[0]]
     assert found[1, 2, 0] == pytest.approx(p[0, digit[0]] / begins)
-    assert found[1, 2, 8] == pytest.approx(p[0, digit[8]] / begins * (1 - goes_on[8]))
+    assert found[1, 2, 8] == pytest.approx(p[0, digit[8]] / begins * (1 - continues[8]))
     assert found[1, 2, 85] == pytest.approx(p[0, digit[8]] / begins * p[node[8], digit[5]])
-    assert found[1, 2, 10] == pytest.approx(
-        one * p[node[1], digit[0]] * (1 - p[node[10], digit[0]])
-    )
-    assert found[1, 2, 100] == pytest.approx(one * p[node[1], digit[0]] * p[node[10], digit[0]])
+    assert found[1, 2, 10] == pytest.approx(ten * (1 - p[node[10], digit[0]]))
+    assert found[1, 2, 100] == pytest.approx(ten * p[node[10], digit[0]])

@@ -1,4 +1,4 @@
-"""Decoding ahead of the model, and the shells' plain parts."""
+"""Decoding ahead of the model, and the parts of udfs/spark.py that need no Spark."""
 
 import threading
 from collections.abc import Iterator
@@ -37,30 +37,31 @@ def batches(sizes: list[int]) -> Iterator[tuple[list[Any], list[Any]]]:
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [1], [5, 0, 200, 3], [64, 64], [1] * 9])
-def test_answers_come_in_order_one_a_pair(scorer: Scorer, sizes: list[int]) -> None:
+def test_answers_come_in_order_one_for_each_pair(scorer: Scorer, sizes: list[int]) -> None:
     found = list(score_stream(scorer, batches(sizes), Meter(), chunk_rows=16))
     assert [len(answers) for answers in found] == sizes
-    flat = [answer for answers in found for answer in answers]
+    streamed = [answer for answers in found for answer in answers]
     pairs = [p for images, captions in batches(sizes) for p in zip(images, captions, strict=True)]
-    for i in range(0, len(flat), 23):
+    for i in range(0, len(streamed), 23):
         image, caption = pairs[i]
         alone = scorer.score([image], [caption])[0]
-        assert flat[i].status == alone.status
+        assert streamed[i].status == alone.status
         if alone.expectation is not None:
-            assert flat[i].expectation == pytest.approx(alone.expectation, abs=1e-5)
+            assert streamed[i].expectation == pytest.approx(alone.expectation, abs=1e-5)
 
 
 def test_input_is_read_ahead_but_not_without_bound(scorer: Scorer) -> None:
-    taken: list[int] = []
+    reads = 0
 
     def endless() -> Iterator[tuple[list[Any], list[Any]]]:
+        nonlocal reads
         while True:
-            taken.append(1)
+            reads += 1
             yield [IMAGE] * 8, ["a"] * 8
 
     found = score_stream(scorer, endless(), Meter(), chunk_rows=8)
     next(found)
-    assert 1 < len(taken) <= stream.CHUNKS_AHEAD + 1
+    assert 1 < reads <= stream.CHUNKS_AHEAD + 1
     found.close()  # type: ignore[attr-defined]  # LIMIT, or a killed task: threads end
     assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
 
@@ -75,9 +76,9 @@ def test_the_meter_counts_every_stage(scorer: Scorer) -> None:
 
 
 def test_images_by_path(scorer: Scorer, tmp_path: Path) -> None:
-    there = tmp_path / "a picture.png"
-    there.write_bytes(IMAGE)
-    paths = [str(there), there.as_uri(), str(tmp_path / "gone.png"), None]
+    file = tmp_path / "a picture.png"
+    file.write_bytes(IMAGE)
+    paths = [str(file), file.as_uri(), str(tmp_path / "gone.png"), None]
     answers = next(score_stream(scorer, [(paths, ["a"] * 4)], Meter(), read=read_path))
     assert [a.status for a in answers] == ["ok", "ok", "bad_image", "bad_image"]
     assert "cannot read" in (answers[2].reason or "")

@@ -1,4 +1,4 @@
-"""A hash that pictures which look alike share, and the keys that find such hashes."""
+"""Perceptual hashes of similar pictures are close, and the keys find such hashes."""
 
 import io
 import random
@@ -10,7 +10,7 @@ from PIL import Image
 
 from udfs.signals import perceptual
 
-UNHURRIED = settings(deadline=None)  # the machine may be busy
+NO_DEADLINE = settings(deadline=None)  # the machine may be busy
 
 
 def test_a_picture_keeps_its_hash_through_formats_and_sizes() -> None:
@@ -26,37 +26,35 @@ def test_a_picture_keeps_its_hash_through_formats_and_sizes() -> None:
         ):
             again = perceptual.phash(Image.open(io.BytesIO(data)))
             assert perceptual.distance(first, again) <= 4
-    apart = [
-        perceptual.distance(one, other) for i, one in enumerate(hashes) for other in hashes[:i]
-    ]
-    assert min(apart) > 10
+    distances = [perceptual.distance(a, b) for i, a in enumerate(hashes) for b in hashes[:i]]
+    assert min(distances) > 10
 
 
-@UNHURRIED
+@NO_DEADLINE
 @given(
     st.integers(0, 2**64 - 1),
     st.integers(1, perceptual.MAX_DISTANCE),
     st.data(),
 )
 def test_every_pair_within_the_distance_shares_a_key(
-    hash_: int, most: int, data: st.DataObject
+    hash_: int, max_distance: int, data: st.DataObject
 ) -> None:
-    flipped = data.draw(st.sets(st.integers(0, 63), max_size=most))
+    flipped = data.draw(st.sets(st.integers(0, 63), max_size=max_distance))
     other = hash_
     for bit in flipped:
         other ^= 1 << bit
-    one, two = f"{hash_:016x}", f"{other:016x}"
-    assert perceptual.distance(one, two) == len(flipped)
-    keys = [perceptual.keys(name, most) for name in (one, two)]
-    assert set(keys[0]) & set(keys[1])
-    for found in keys:
-        assert len(found) == (most + 1) * (most + 2) // 2 == len(set(found))
-        assert all(0 <= key < 2**63 for key in found)
+    hashes = f"{hash_:016x}", f"{other:016x}"
+    assert perceptual.distance(*hashes) == len(flipped)
+    first, second = (perceptual.keys(name, max_distance) for name in hashes)
+    assert set(first) & set(second)
+    for keys in (first, second):
+        assert len(keys) == (max_distance + 1) * (max_distance + 2) // 2 == len(set(keys))
+        assert all(0 <= key < 2**63 for key in keys)
 
 
 def test_random_hashes_hardly_ever_share_a_key() -> None:
     rng = random.Random(0)
     hashes = [f"{rng.getrandbits(64):016x}" for _ in range(400)]
     keys = [set(perceptual.keys(name, 4)) for name in hashes]
-    shared = sum(bool(one & other) for i, one in enumerate(keys) for other in keys[:i])
-    assert shared <= 6  # of 79,800 pairs; 15 keys of 21.3 bits: 0.4 are to be expected
+    shared = sum(bool(a & b) for i, a in enumerate(keys) for b in keys[:i])
+    assert shared <= 6  # of 79,800 pairs; with 15 keys of 21.3 bits, 0.4 are expected

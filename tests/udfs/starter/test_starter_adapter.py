@@ -1,4 +1,4 @@
-"""The starter's adapter: what is shipped, and how it is merged into the starter."""
+"""The starter's adapter: the files that are shipped, and how it is merged into the starter."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 
+from udfs.core.metrics import CTQ
 from udfs.models import identity, mlm
 from udfs.models.model_config import ModelConfig
 from udfs.starter import model as starter
@@ -20,8 +21,8 @@ SHIPPED = Path(starter.__file__).parent / "adapter"
 
 
 @pytest.fixture
-def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The folder of an adapter that is shipped in place of the real one, for a tiny base."""
+def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of an adapter for a tiny base, which replaces the one that is shipped."""
     import torch
 
     from udfs.training import adapter
@@ -44,13 +45,15 @@ def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_shipped_adapter_is_merged_and_told(tuned: Path, tmp_path: Path) -> None:
+def test_the_shipped_adapter_is_merged_and_described_in_the_card(
+    shipped: Path, tmp_path: Path
+) -> None:
     import torch
     from transformers import AutoModelForImageTextToText
 
     base = starter.ensure_base()
-    content = starter.content(starter.STARTER)
-    assert content != starter.content(starter.STARTER_BASE)
+    content = starter.content_hash(starter.STARTER)
+    assert content != starter.content_hash(starter.STARTER_BASE)
     assert starter.is_trained()
     assert not starter.is_trained(starter.STARTER_BASE)
     folder = starter.ensure()
@@ -62,24 +65,22 @@ def test_the_shipped_adapter_is_merged_and_told(tuned: Path, tmp_path: Path) -> 
 
     merged, plain = (AutoModelForImageTextToText.from_pretrained(f) for f in (folder, base))
     assert type(merged) is type(plain)
-    moved = [
+    changed = [
         name
         for name, weight in merged.state_dict().items()
         if not torch.equal(weight, plain.state_dict()[name])
     ]
-    assert {name.split(".")[1] for name in moved} == {"language_model", "multi_modal_projector"}
-    one = mlm.load(ModelConfig(starter.STARTER))
-    two = mlm.load(ModelConfig(str(tuned)))
-    pair = ([_png()], ["a cat"])
-    answers = [scorer.score(*pair)[0].expectation for scorer in (one, two)]
-    assert answers[0] == pytest.approx(answers[1], abs=1e-3)
+    assert {name.split(".")[1] for name in changed} == {"language_model", "multi_modal_projector"}
+    scorers = [mlm.load(ModelConfig(model)) for model in (starter.STARTER, str(shipped))]
+    by_starter, by_adapter = (s.score([_png()], ["a cat"])[0].expectation for s in scorers)
+    assert by_starter == pytest.approx(by_adapter, abs=1e-3)
 
-    (tuned / "adapter_model.safetensors").unlink()
-    assert starter.content(starter.STARTER) == starter.content(starter.STARTER_BASE)
+    (shipped / "adapter_model.safetensors").unlink()
+    assert starter.content_hash(starter.STARTER) == starter.content_hash(starter.STARTER_BASE)
     assert (starter.ensure(), starter.is_trained()) == (base, False)
 
 
-def test_only_what_decides_a_score_is_in_the_starters_id(tuned: Path) -> None:
+def test_only_files_that_affect_scores_are_in_the_starters_id(shipped: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     from udfs.scoring import prompts
@@ -87,40 +88,41 @@ def test_only_what_decides_a_score_is_in_the_starters_id(tuned: Path) -> None:
     def ids() -> tuple[str, str, str, str]:
         identity.identity.cache_clear()
         return (
-            starter.content(starter.STARTER),
+            starter.content_hash(starter.STARTER),
             identity.identity(starter.STARTER)[0],
             identity.scorer_id(ModelConfig(starter.STARTER)),
             starter.ensure().name,
         )
 
     first = ids()
-    (tuned / "README.md").write_text("# Another story\n")
+    (shipped / "README.md").write_text("# Another story\n")
     for name in ("evaluation.json", "history.json", "losses.png", "new"):
-        (tuned / name).write_text("{}")
+        (shipped / name).write_text("{}")
     assert ids() == first
-    (tuned / "README.md").unlink()
+    (shipped / "README.md").unlink()
     assert ids() == first
 
-    known = {first}
-    file = tuned / "adapter_model.safetensors"
+    seen = {first}
+    file = shipped / "adapter_model.safetensors"
     save_file({name: weight * 2 for name, weight in load_file(file).items()}, file)
-    known.add(ids())
-    prompts.save_prompt(prompts.Prompt(before="C: "), tuned)
-    known.add(ids())
-    config = tuned / "adapter_config.json"
+    seen.add(ids())
+    prompts.save_prompt(prompts.Prompt(before="C: "), shipped)
+    seen.add(ids())
+    config = shipped / "adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": ', '"lora_alpha": 1'))
-    known.add(ids())
-    assert [len(set(column)) for column in zip(*known, strict=True)] == [4, 4, 4, 4]
-    identity.identity.cache_clear()  # of a starter that only this test has
+    seen.add(ids())
+    assert [len(set(column)) for column in zip(*seen, strict=True)] == [4, 4, 4, 4]
+    identity.identity.cache_clear()  # forget the starter of this test
 
 
 def test_the_shipped_adapter_is_read_out_of_a_zip(tmp_path: Path) -> None:
-    """As executors have it; there, too, a new card changes nothing."""
+    """As on executors; there, too, a new card changes nothing."""
     package = Path(starter.__file__).parent
     root = package.parent
-    code = [file for room in ("core", "scoring", "starter") for file in (root / room).glob("*.py")]
+    folders = ("core", "scoring", "starter")
+    code = [file for folder in folders for file in (root / folder).glob("*.py")]
     files = [root / "__init__.py", *code, *(package / "adapter").iterdir()]
-    script = "from udfs.starter import model; print(model.__file__, model.content('starter'))"
+    script = "from udfs.starter import model; print(model.__file__, model.content_hash('starter'))"
     for card in ((package / "adapter" / "README.md").read_text(), "another"):
         packed = tmp_path / f"{len(card)}.zip"
         with zipfile.ZipFile(packed, "w") as archive:
@@ -136,8 +138,8 @@ def test_the_shipped_adapter_is_read_out_of_a_zip(tmp_path: Path) -> None:
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        printed = [str(packed / "udfs/starter/model.py"), starter.content(starter.STARTER)]
-        assert done.stdout.split() == printed
+        expected = [str(packed / "udfs/starter/model.py"), starter.content_hash(starter.STARTER)]
+        assert done.stdout.split() == expected
 
 
 def _png() -> bytes:
@@ -154,39 +156,38 @@ def test_the_adapter_that_is_shipped_is_small_and_has_the_prompt_of_the_recipes(
     from udfs.training.recipe import Recipe
 
     assert starter.is_trained()
-    assert starter.shipped_adapter().keys() == set(starter.DECIDES_SCORES)
+    assert starter.shipped_adapter().keys() == set(starter.SCORING_FILES)
     assert not {file.suffix for file in SHIPPED.iterdir()} & {".bin", ".pt", ".pkl", ".py"}
     file = SHIPPED / "adapter_model.safetensors"
     assert file.stat().st_size <= 16e6
     with safe_open(file, "pt") as weights:
         assert any("projector" in name for name in weights.keys())  # noqa: SIM118 - no mapping
     conf = Path(__file__).parents[3] / "conf"
-    for name in ("starter_recipe.yaml", "reasons_recipe.yaml"):  # they may go on from the starter
+    for name in ("starter_recipe.yaml", "reasons_recipe.yaml"):  # may continue from the starter
         recipe = Recipe.model_validate(yaml.safe_load((conf / name).read_text()))
         assert recipe.prompt == prompts.load_prompt(SHIPPED)
 
 
-def test_the_card_is_a_page_and_tells_the_figures_that_were_measured() -> None:
-    def told(found: dict[str, float], digits: int) -> str:
-        value, low, high = (f"{found[name]:.{digits}f}" for name in ("value", "low", "high"))
+def test_the_card_fits_a_page_and_has_the_measured_figures() -> None:
+    def interval(estimate: dict[str, float], digits: int) -> str:
+        value, low, high = (f"{estimate[name]:.{digits}f}" for name in ("value", "low", "high"))
         return f"{value} [{low}, {high}]"
 
     card = (SHIPPED / "README.md").read_text("utf-8")
     assert len(card.splitlines()) <= 80
-    lines = " ".join(card.split())
+    text = " ".join(card.split())
     for row in json.loads((SHIPPED / "evaluation.json").read_text("utf-8")):
         digits = {"pearson": 2, "spearman": 2, "kendall": 2, "error": 1}
-        cells = [row["metric"], row["reading"], *(told(row[k], n) for k, n in digits.items())]
-        assert f"| {' | '.join(cells)} |" in lines
-        assert f"{row['n']} pairs ({row['images']} images)" in lines
+        cells = [row["metric"], row["reading"], *(interval(row[k], n) for k, n in digits.items())]
+        assert f"| {' | '.join(cells)} |" in text
+        assert f"{row['n']} pairs ({row['images']} images)" in text
     matching = json.loads((SHIPPED / "matching.json").read_text("utf-8"))
-    assert f"{matching['first']:,} held-out captions" in lines
-    assert f"against {matching['second']:,} with another" in lines
-    assert f"AUC {told(matching['share'], 3)}" in lines
+    assert f"{matching['first']:,} held-out captions" in text
+    assert f"against {matching['second']:,} with another" in text
+    assert f"AUC {interval(matching['share'], 3)}" in text
 
 
-def test_the_starter_tells_good_writing_from_bad() -> None:
-
+def test_the_starter_scores_good_writing_above_bad() -> None:
     scorer = mlm.load(ModelConfig(starter.STARTER))
     good = "The photograph shows a man who stands beside a wooden table and reads a newspaper."
     bad = (
@@ -194,7 +195,7 @@ def test_the_starter_tells_good_writing_from_bad() -> None:
         "IMG_0042_final.jpg",
         "World | Page 28 | Forum",
     )
-    found = scorer.score([_png()] * 4, [good, *bad])
-    writing = [answer.expectation[2] for answer in found if answer.expectation is not None]
-    assert len(writing) == 4
-    assert writing[0] > max(writing[1:]) + 20
+    answers = scorer.score([_png()] * 4, [good, *bad])
+    quality = [answer.expectation[CTQ] for answer in answers if answer.expectation is not None]
+    assert len(quality) == 4
+    assert quality[0] > max(quality[1:]) + 20

@@ -1,4 +1,4 @@
-"""What the starter model is before it was trained: real weights in the right places."""
+"""The starter model before training: the pre-trained weights are in the right places."""
 
 import math
 import random
@@ -29,7 +29,7 @@ def folder() -> Path:
 
 @pytest.fixture(scope="module")
 def loaded(folder: Path) -> tuple[Any, Any]:
-    """Model and processor, loaded as any user would, with the network out of reach."""
+    """Model and processor, loaded as any user would, without a network."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     def refuse(*_: object) -> NoReturn:
@@ -50,9 +50,9 @@ def model(loaded: tuple[Any, Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def whole(loaded: tuple[Any, Any]) -> Any:
-    """The model with the language layers that were left out put back: what SmolLM2 can do, this
-    can, if everything but them (embeddings, norm, tokenizer, template) is right."""
+def with_all_layers(loaded: tuple[Any, Any]) -> Any:
+    """The model with the language layers that were left out: it can do what SmolLM2 can, if
+    everything else (embeddings, norm, tokenizer, template) is right."""
     import copy
 
     from transformers import LlamaForCausalLM
@@ -64,10 +64,10 @@ def whole(loaded: tuple[Any, Any]) -> Any:
     model = copy.deepcopy(loaded[0])
     model.model.language_model.layers.extend(upper)
     model.config.text_config.num_hidden_layers = 30
-    kept = zip(model.model.language_model.layers, language_model.model.layers, strict=True)
-    for mine, original in kept:
+    layers = zip(model.model.language_model.layers, language_model.model.layers, strict=True)
+    for layer, original in layers:
         for name, weight in original.state_dict().items():
-            assert weight.equal(mine.state_dict()[name]), name
+            assert weight.equal(layer.state_dict()[name]), name
     return model
 
 
@@ -76,7 +76,7 @@ def processor(loaded: tuple[Any, Any]) -> Any:
     return loaded[1]
 
 
-def test_loads_as_ordinary_folder(model: Any, folder: Path) -> None:
+def test_loads_as_an_ordinary_folder(model: Any, folder: Path) -> None:
     import torch
 
     assert type(model).__name__ == "InternVLForConditionalGeneration"
@@ -94,17 +94,13 @@ def test_loads_as_ordinary_folder(model: Any, folder: Path) -> None:
 def test_vision_features_equal_those_of_the_onnx_file(model: Any, processor: Any) -> None:
     import torch
 
-    whole = vision_tower.tower(wheels.locate(wheels.VISION)).eval()
+    full_tower = vision_tower.tower(wheels.locate(wheels.VISION)).eval()
     noise = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     photo = processor.image_processor(_photo(), return_tensors="pt")["pixel_values"]
     pixels = torch.cat([photo, noise])
     for tower, layers, rounding in (
-        (
-            model.model.vision_tower,
-            assembly.VISION_LAYERS,
-            1e-5,
-        ),  # larger numbers, as rounded
-        (whole, vision_tower.LAYERS, 0),
+        (model.model.vision_tower, assembly.VISION_LAYERS, 1e-5),  # larger values, so rounded more
+        (full_tower, vision_tower.LAYERS, 0),
     ):
         assert len(tower.encoder.layer) == layers
         with torch.no_grad():
@@ -112,24 +108,24 @@ def test_vision_features_equal_those_of_the_onnx_file(model: Any, processor: Any
         expected = _by_onnx(pixels.numpy(), layers)
         assert found.shape == expected.shape == (2, 257, 384)
         np.testing.assert_allclose(found, expected, rtol=rounding, atol=1e-4)
-        assert np.abs(expected).mean() > 0.5  # so that 1e-4 is small
+        assert np.abs(expected).mean() > 0.5  # so 1e-4 is small
 
 
 def _by_onnx(pixels: Any, layers: int) -> Any:
-    """What the ONNX file makes of pixels where its final norm reads layer number `layers`."""
+    """The ONNX file's output for these pixels if its final norm reads layer number `layers`."""
     import onnx
     import onnxruntime
 
     graph = onnx.load(wheels.locate(wheels.VISION))
-    last, kept = (
+    last, wanted = (
         f"/backbone/encoder/layer.{n - 1}/Add_1_output_0" for n in (vision_tower.LAYERS, layers)
     )
-    normed = [node for node in graph.graph.node if node.name.startswith("/backbone/layernorm/")]
-    for node in normed:
+    norm_nodes = [node for node in graph.graph.node if node.name.startswith("/backbone/layernorm/")]
+    for node in norm_nodes:
         for i, name in enumerate(node.input):
-            node.input[i] = kept if name == last else name
-    assert [node for node in normed if kept in node.input]
-    output = normed[-1].output[0]
+            node.input[i] = wanted if name == last else name
+    assert [node for node in norm_nodes if wanted in node.input]
+    output = norm_nodes[-1].output[0]
     graph.graph.output.append(
         onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None)
     )
@@ -139,16 +135,16 @@ def _by_onnx(pixels: Any, layers: int) -> Any:
     return session.run([output], {"input_image": pixels})[0]  # (B, 257, 384)
 
 
-def test_language_model_reads_english(whole: Any, model: Any, processor: Any) -> None:
+def test_language_model_knows_english(with_all_layers: Any, model: Any, processor: Any) -> None:
     shuffled = []
     for i, sentence in enumerate(SENTENCES):
         words = sentence.split()
         random.Random(i).shuffle(words)
         shuffled.append(" ".join(words))
-    natural = _perplexity(whole, processor.tokenizer, SENTENCES)
+    natural = _perplexity(with_all_layers, processor.tokenizer, SENTENCES)
     assert natural < 60
-    assert _perplexity(whole, processor.tokenizer, shuffled) > 10 * natural
-    # Without the upper layers words are guessed badly, but order is still seen.
+    assert _perplexity(with_all_layers, processor.tokenizer, shuffled) > 10 * natural
+    # Without the upper layers, words are predicted badly, but their order still matters.
     lower = _perplexity(model, processor.tokenizer, SENTENCES)
     assert _perplexity(model, processor.tokenizer, shuffled) > 1.5 * lower
 
@@ -165,7 +161,7 @@ def _perplexity(model: Any, tokenizer: Any, sentences: Any) -> float:
     return math.exp(loss / tokens)
 
 
-def test_a_prompt_is_its_words_and_an_image(model: Any, processor: Any) -> None:
+def test_a_prompt_holds_only_the_image_and_the_text(model: Any, processor: Any) -> None:
     question = {"type": "text", "text": "What is the capital of France?"}
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": [{"type": "image", "image": _photo()}, question]}],
@@ -182,13 +178,13 @@ def test_a_prompt_is_its_words_and_an_image(model: Any, processor: Any) -> None:
     assert inputs["pixel_values"].shape == (1, 3, 224, 224)
 
 
-def test_answers_a_chat_with_an_image(whole: Any, processor: Any) -> None:
+def test_answers_a_chat_with_an_image(with_all_layers: Any, processor: Any) -> None:
     chat = (
         "<|im_start|>user\n<IMG_CONTEXT>\nWhat is the capital of France?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
     inputs = processor(text=chat, images=_photo(), return_tensors="pt")
-    answer = whole.generate(**inputs, max_new_tokens=20, do_sample=False)
+    answer = with_all_layers.generate(**inputs, max_new_tokens=20, do_sample=False)
     text = processor.decode(answer[0, inputs["input_ids"].shape[1] :])
     assert "Paris" in text
     assert text.endswith("<|im_end|>")
@@ -236,7 +232,7 @@ def test_special_tokens_are_distinct_and_known(processor: Any, model: Any) -> No
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert len(tokenizer) == 49152
-    # Never trained: one and the same vector, so nothing that SmolLM2 knew was renamed.
+    # All (nearly) the same vector, so never trained: nothing that SmolLM2 knew was renamed.
     ids = tokenizer.convert_tokens_to_ids(list(assembly.RENAMED_TOKENS.values()))
     vectors = model.get_input_embeddings().weight[ids]
     assert float((vectors - vectors[0]).norm(dim=1).max().detach()) < 0.01 * float(
