@@ -26,9 +26,7 @@ from ..tables.ratings import RATED, Ratings, caption_hash, find_column, number, 
 
 NOT_IN_SCORES = "not_in_scores"  # the scores table does not have the uid
 OTHER_CAPTION = "other_caption"  # it has the uid, but with other captions
-SEVERAL_CAPTIONS = (
-    "several_captions"  # the uid has several captions, and the ratings do not say which they rate
-)
+SEVERAL_CAPTIONS = "several_captions"  # it has several, and the ratings do not say which they rate
 MAX_SCORERS = 20
 
 _NAMED = re.compile(r"([^=/\\:]+)=(.+)")
@@ -186,7 +184,7 @@ def join_rows(ratings: Ratings, scores: Scores, columns: Sequence[str]) -> DataF
     captions = ratings.captions
     by_caption = ratings.has_captions and scores.has_captions
     key = ["scorer", "uid", *(["caption_sha"] if by_caption else [])]
-    rated_uids = scores.rows.join(captions.select("uid").distinct(), "uid", "left_semi")
+    candidates = scores.rows.join(captions.select("uid").distinct(), "uid", "left_semi")
     values = [F.col(quoted(column)) for column in columns]
     has_scores = F.coalesce(*values).isNotNull()
     order = [has_scores.desc(), F.col("_newest").desc_nulls_last(), F.col("_copy"), *values]
@@ -194,7 +192,7 @@ def join_rows(ratings: Ratings, scores: Scores, columns: Sequence[str]) -> DataF
     several_captions = F.min("caption_sha").over(same_key) != F.max("caption_sha").over(same_key)
     unclear = F.coalesce(several_captions, F.lit(False)) if not by_caption else F.lit(False)
     best = (
-        rated_uids.withColumns(
+        candidates.withColumns(
             {
                 "_number": F.row_number().over(same_key.orderBy(*order)),
                 "repeated": F.count("*").over(same_key) > 1,
@@ -212,7 +210,7 @@ def join_rows(ratings: Ratings, scores: Scores, columns: Sequence[str]) -> DataF
             ),
         )
     )
-    known = rated_uids.select("scorer", "uid").distinct().withColumn("_known", F.lit(True))
+    known = candidates.select("scorer", "uid").distinct().withColumn("_known", F.lit(True))
     session = captions.sparkSession
     scorers = session.createDataFrame([(s,) for s in scores.scorers], "scorer string")
     joined = captions.crossJoin(F.broadcast(scorers)).join(best, key, "left")
