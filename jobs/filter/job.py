@@ -108,7 +108,7 @@ def bind(
         UsageError: a rule names a column that does not exist or has a type that does not fit.
     """
     columns = joined_signals.named_columns(scores, SCORES)
-    columns += [place for join in joins for place in join.columns]
+    columns += [column for join in joins for column in join.columns]
     if config.scorer is not None:
         scores = scores.where(F.col("scorer") == config.scorer)
     frames = {SCORES: scores} | {join.source.name: join.frame for join in joins}

@@ -11,7 +11,7 @@ from ..rules.rule import Repetition, Rule, parse_repetition, parse_rule
 from ..tables import delta
 from .joined_signals import Source, parse_source
 
-MOST_WHAT_IFS = 12
+MAX_WHAT_IFS = 12
 """So that there are at most 2**12 combinations of rules to count."""
 
 
@@ -104,8 +104,8 @@ class FilterConfig(JobConfig):
 
     def parsed_what_ifs(self) -> list[Rule]:
         """The rules to compare. Raises UsageError, as for rules."""
-        if len(self.what_if) > MOST_WHAT_IFS:
-            raise UsageError(f"--what-if compares at most {MOST_WHAT_IFS} rules")
+        if len(self.what_if) > MAX_WHAT_IFS:
+            raise UsageError(f"--what-if compares at most {MAX_WHAT_IFS} rules")
         return _parse_rules(self.what_if)
 
     def parsed_repetitions(self) -> list[Repetition]:

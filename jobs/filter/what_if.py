@@ -16,7 +16,7 @@ from ..rules.rule import Rule
 from ..rules.table_statistics import TableStatistics, is_scored
 from .funnel import aligned_lines
 
-MOST_REGIONS = 20  # to print
+MAX_REGIONS = 20  # to print
 
 
 def regions(frame: DataFrame, rules: Sequence[Rule], statistics: TableStatistics) -> dict[int, int]:
@@ -84,10 +84,10 @@ def report_lines(comparison: Mapping[str, Any]) -> list[str]:
             pair_rows += [(label, f"{pair['both']:,}", f"{pair['either']:,}", jaccard)]
         lines += ["", *aligned_lines(pair_rows)]
     region_rows = [("exactly these rules", "rows")]
-    for region in comparison["regions"][:MOST_REGIONS]:
+    for region in comparison["regions"][:MAX_REGIONS]:
         region_rows += [(" and ".join(region["rules"]) or "(none)", f"{region['rows']:,}")]
     lines += ["", *aligned_lines(region_rows)]
-    more = len(comparison["regions"]) - MOST_REGIONS
+    more = len(comparison["regions"]) - MAX_REGIONS
     return lines + ([f"and {more:,} more combinations (in the JSON)"] if more > 0 else [])
 
 

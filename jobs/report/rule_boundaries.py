@@ -1,4 +1,4 @@
-"""Where a rule's passing rows end and its failing rows begin: found from what a selection says."""
+"""Finds where the rows that pass a rule end and those that fail it begin, from a selection."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pyspark.sql import Row
 
 
 @dataclass(frozen=True)
-class Line:
-    """Where a rule's passing rows end and its failing rows begin, seen along one signal."""
+class RuleBoundary:
+    """The boundary between the rows that pass a rule and those that fail it, along one signal."""
 
     rule: str
     signal: str
@@ -19,34 +19,34 @@ class Line:
     exact: bool  # no failing row has a value beyond that of a passing one
 
 
-def line_of(
+def boundary_of(
     rule: str, rules: Sequence[str], groups: Sequence[Row], signals: Sequence[str]
-) -> Line | None:
-    """The signal that tells rows passing a rule from failing ones; None where it takes all or none.
+) -> RuleBoundary | None:
+    """The signal that best separates the rows that pass a rule from those that fail it.
 
-    A rule on one signal is told by that exactly. One on several is shown along the signal whose
-    means lie farthest apart, in terms of its range. The rule's text need not be known: a label may
-    stand in its place.
+    If the rule uses one signal, that one separates them exactly. Otherwise it is the signal whose
+    means of passing and failing rows are farthest apart, relative to its range. The text of the
+    rule is not needed, so a rule may have any name. None if all rows pass, or none.
     """
-    number = rules.index(rule)
+    index = rules.index(rule)
     scored = [group for group in groups if group["scored"]]
-    best: tuple[float, Line] | None = None
+    best: tuple[float, RuleBoundary] | None = None
     for name in signals:
-        passing = [g for g in scored if g["verdicts"][number] and g[f"finite:{name}"]]
-        failing = [g for g in scored if not g["verdicts"][number] and g[f"finite:{name}"]]
+        passing = [g for g in scored if g["verdicts"][index] and g[f"finite:{name}"]]
+        failing = [g for g in scored if not g["verdicts"][index] and g[f"finite:{name}"]]
         if not passing or not failing:
             continue
-        lows = [min(g[f"low:{name}"] for g in some) for some in (passing, failing)]
-        highs = [max(g[f"high:{name}"] for g in some) for some in (passing, failing)]
+        lows = [min(g[f"low:{name}"] for g in side) for side in (passing, failing)]
+        highs = [max(g[f"high:{name}"] for g in side) for side in (passing, failing)]
         means = [
-            sum(g[f"sum:{name}"] for g in some) / sum(g[f"finite:{name}"] for g in some)
-            for some in (passing, failing)
+            sum(g[f"sum:{name}"] for g in side) / sum(g[f"finite:{name}"] for g in side)
+            for side in (passing, failing)
         ]
         exact = lows[0] >= highs[1] or highs[0] <= lows[1]
         span = max(highs) - min(lows)
-        apart = abs(means[0] - means[1]) / span if 0 < span < math.inf else 0.0
-        line = Line(rule, name, means[0] >= means[1], exact and span > 0)
-        weight = apart + (2 if line.exact else 0)
+        distance = abs(means[0] - means[1]) / span if 0 < span < math.inf else 0.0
+        boundary = RuleBoundary(rule, name, means[0] >= means[1], exact and span > 0)
+        weight = distance + (2 if boundary.exact else 0)
         if best is None or weight > best[0]:
-            best = weight, line
+            best = weight, boundary
     return best[1] if best else None

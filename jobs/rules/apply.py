@@ -36,7 +36,7 @@ from .syntax_tree import Best, Datacomp, IsNull, Node, Quantile, Rank, Signal
 from .table_statistics import TableStatistics, is_scored
 from .thresholds import find_cutoff, find_quantile, find_threshold
 
-MOST_REPETITIONS = 10_000
+MAX_REPETITIONS = 10_000
 
 
 def compute_statistics(
@@ -146,7 +146,7 @@ def judge(
 
 
 def repetition_count(repetitions: Sequence[Repetition], statistics: TableStatistics) -> Column:
-    """How often a row is repeated if it is kept: an int from 1 to MOST_REPETITIONS.
+    """How often a row is repeated if it is kept: an int from 1 to MAX_REPETITIONS.
 
     The largest of the amounts whose condition holds. An amount of 2.3 becomes 3 for 30% of the
     uids, chosen by a hash, and 2 for the others, so that the mean stays 2.3.
@@ -154,7 +154,7 @@ def repetition_count(repetitions: Sequence[Repetition], statistics: TableStatist
     amounts = [F.lit(1.0), F.lit(1.0)]  # Spark's greatest takes two or more, and ignores nulls
     for each in repetitions:
         amount = number(each.amount, statistics)
-        most = F.lit(float(min(each.at_most or MOST_REPETITIONS, MOST_REPETITIONS)))
+        most = F.lit(float(min(each.at_most or MAX_REPETITIONS, MAX_REPETITIONS)))
         capped = F.when(amount.isNotNull(), F.least(amount, most))
         amounts.append(
             capped if each.where is None else F.when(truth(each.where, statistics), capped)

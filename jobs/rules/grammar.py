@@ -77,7 +77,7 @@ GRAMMAR = r"""
     QUOTED: /`[^`]+`/
     %ignore /\s+/
 """
-LONGEST_RULE = 4_000  # characters
+MAX_LENGTH = 4_000  # characters
 
 
 def parse(text: str, start: str) -> Any:
@@ -90,8 +90,8 @@ def parse(text: str, start: str) -> Any:
     """
     if not text.strip():
         raise RuleError("the rule is empty", "", 0)
-    if len(text) > LONGEST_RULE:
-        raise RuleError(f"the rule is longer than {LONGEST_RULE} characters", text[:60], 0)
+    if len(text) > MAX_LENGTH:
+        raise RuleError(f"the rule is longer than {MAX_LENGTH} characters", text[:60], 0)
     try:
         return _PARSER.parse(text, start=start)
     except UnexpectedCharacters as error:

@@ -35,10 +35,10 @@ from .syntax_tree import (
     Truth,
 )
 
-DEEPEST_RULE = 50  # levels of nodes: far below where Python or Spark run out of stack
-MOST_PARTS = 1_000  # nodes
-MOST_OPERANDS = 100  # of one sum or product, which Spark adds up level by level
-MOST_DECIMALS = 18
+MAX_DEPTH = 50  # levels of nodes: far below where Python or Spark run out of stack
+MAX_PARTS = 1_000  # nodes
+MAX_OPERANDS = 100  # of one sum or product, which Spark adds up level by level
+MAX_DECIMALS = 18
 
 FUNCTIONS: dict[str, tuple[int, int]] = {  # name -> least and most arguments
     "rank": (1, 1),
@@ -174,8 +174,8 @@ class _Builder(Transformer[Token, Any]):
             raise InvalidValueError(
                 f"{text}% is not a valid share: a percentage is between 0 and 100", position
             )
-        elif amount and int(amount.as_tuple().exponent) < -MOST_DECIMALS:
-            raise InvalidValueError(f"a percentage has at most {MOST_DECIMALS} decimals", position)
+        elif amount and int(amount.as_tuple().exponent) < -MAX_DECIMALS:
+            raise InvalidValueError(f"a percentage has at most {MAX_DECIMALS} decimals", position)
         return Amount(amount, percent is not None, number)
 
     def at_least(
@@ -247,8 +247,8 @@ def _call_node(name: Token, arguments: Sequence[Node]) -> Node:
 
 def _arithmetic(parts: Sequence[Any]) -> Node:
     operands, operators = tuple(parts[::2]), tuple(map(str, parts[1::2]))
-    if len(operands) > MOST_OPERANDS:
-        raise InvalidValueError(f"a sum or product of more than {MOST_OPERANDS} parts")
+    if len(operands) > MAX_OPERANDS:
+        raise InvalidValueError(f"a sum or product of more than {MAX_OPERANDS} parts")
     return _checked_depth(Arithmetic(operands, operators, position=operands[0].position))
 
 
@@ -283,12 +283,12 @@ def _leading_length(keyword: Token) -> int:
 
 
 def _checked_depth(node: Node) -> Node:
-    if node.depth() > DEEPEST_RULE:
-        raise InvalidValueError(f"the rule has more than {DEEPEST_RULE} levels of NOT and brackets")
+    if node.depth() > MAX_DEPTH:
+        raise InvalidValueError(f"the rule has more than {MAX_DEPTH} levels of NOT and brackets")
     return node
 
 
 def _checked_size(node: Node) -> Node:
-    if sum(1 for _ in node.walk()) > MOST_PARTS:
-        raise InvalidValueError(f"the rule has more than {MOST_PARTS} parts")
+    if sum(1 for _ in node.walk()) > MAX_PARTS:
+        raise InvalidValueError(f"the rule has more than {MAX_PARTS} parts")
     return node

@@ -209,7 +209,7 @@ def _append(
         F.sum(name).alias(name) for name in (f"seconds_{s}" for s in STAGES) if name in rows.columns
     ]
     observed = rows.observe(observation, *counts, *seconds)
-    finished = scores_table.finished(observed, scorer, run_id)
+    finished = scores_table.with_all_columns(observed, scorer, run_id)
     delta.append(finished, config.scores, f"score-{run_id}", number)
     return tally.add(observation.get)
 

@@ -1,8 +1,8 @@
 """Delta tables, by path or by catalog name: reading, creating, idempotent appends; shared schemas.
 
-A reference is a catalog name where it looks like `schema.table` or `catalog.schema.table`, and a
-path otherwise: anything with a slash, a scheme (`s3://`, `dbfs:/`), a leading dot, or a bare word,
-which is a folder in the working directory. SQL and DataFrames only, so that Spark Connect serves.
+A reference is a catalog name if it looks like `schema.table` or `catalog.schema.table`. Otherwise
+it is a path: anything with a slash, a scheme (`s3://`, `dbfs:/`) or a leading dot, or a bare word,
+which is a folder in the working directory. Uses SQL and DataFrames only, so Spark Connect works.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _NO_SUCH_NAME = (
     "CATALOG_NOT_FOUND",
     "REQUIRES_SINGLE_PART_NAMESPACE",
 )
-# No reader feature beyond what delta-rs and pyarrow follow by default.
+# No reader feature that delta-rs and pyarrow do not support by default.
 _PROPERTIES = {"delta.enableDeletionVectors": "false"}
 
 
-def described(name: str, kind: T.DataType, comment: str) -> T.StructField:
+def described(name: str, data_type: T.DataType, comment: str) -> T.StructField:
     """A nullable column with a comment."""
-    return T.StructField(name, kind, True, {"comment": comment})
+    return T.StructField(name, data_type, True, {"comment": comment})
 
 
 def is_name(ref: str) -> bool:
@@ -48,30 +48,30 @@ def is_uri(path: str) -> bool:
 
 
 def path_of(ref: str) -> str:
-    """The path that `ref` stands for: `~` and relative paths are made absolute, URIs left alone."""
+    """The path that `ref` means: `~` and relative paths become absolute, URIs stay as they are."""
     return ref if is_uri(ref) else os.path.abspath(os.path.expanduser(ref))
 
 
 def sql_name(ref: str) -> str:
-    """`ref` as SQL spells it: the name itself or delta.`/path`."""
+    """`ref` as written in SQL: the name itself or delta.`/path`."""
     return ref if is_name(ref) else "delta.`{}`".format(path_of(ref).replace("`", "``"))
 
 
-def same(one: str, other: str) -> bool:
-    """Whether two references are spelled for the same table."""
-    return sql_name(one).lower() == sql_name(other).lower()
+def same(first: str, second: str) -> bool:
+    """Whether two references name the same table, ignoring case."""
+    return sql_name(first).lower() == sql_name(second).lower()
 
 
 def read(spark: SparkSession, ref: str, version: int | None = None) -> DataFrame:
-    """A table, as it is now or as it was at `version`. Raises UsageError where there is none."""
+    """A table, as it is now or as it was at `version`. Raises UsageError if there is none."""
     reader = spark.read.format("delta")
     if version is not None:
         reader = reader.option("versionAsOf", version)
     try:
         frame = reader.table(ref) if is_name(ref) else reader.load(path_of(ref))
-        frame.schema  # noqa: B018 - Spark Connect looks a table up only when asked for something
+        frame.schema  # noqa: B018 - Spark Connect looks up a table only when it is used
     except AnalysisException as error:
-        raise _missing(ref, error) from None
+        raise _missing_table_error(ref, error) from None
     return frame
 
 
@@ -85,11 +85,11 @@ def exists(spark: SparkSession, ref: str) -> bool:
 
 
 def version(spark: SparkSession, ref: str) -> int:
-    """The latest version of a Delta table. Raises UsageError where there is none."""
+    """The latest version of a Delta table. Raises UsageError if there is none."""
     try:
         row = spark.sql(f"DESCRIBE HISTORY {sql_name(ref)} LIMIT 1").select("version").first()
     except AnalysisException as error:
-        raise _missing(ref, error) from None
+        raise _missing_table_error(ref, error) from None
     return int(row[0]) if row else 0
 
 
@@ -98,8 +98,9 @@ def create(
 ) -> None:
     """Create an empty Delta table with the column comments of `schema`, unless there is one.
 
-    `skipping` names the columns to keep minima and maxima of (default: Delta's choice). Name narrow
-    ones: the statistics of long or ill-encoded text are of no use, and can be wrong.
+    `skipping` names the columns to keep minima and maxima of, for data skipping (default: Delta's
+    choice). Name narrow columns: statistics of long or badly encoded text are of no use, and can be
+    wrong.
     """
     frame = spark.createDataFrame([], schema)
     _save(_writer(frame, skipping).mode("ignore"), ref)
@@ -108,24 +109,24 @@ def create(
 def append(
     df: DataFrame, ref: str, app_id: str, app_version: int, new_columns: bool = False
 ) -> None:
-    """Add rows to a table that exists, once: a repeat with the same id and version adds nothing.
+    """Add rows to an existing table, once: repeating it with the same id and version adds nothing.
 
-    Columns that the table does not have are an error, or with `new_columns` are added to it.
+    Columns that the table lacks are an error; with `new_columns` they are added to the table.
 
-    Within one `app_id`, `app_version` has to grow: a lower one is taken for a repeat too. Take the
-    id from the run (or from the run and slice), never from anything that outlives the table.
+    Within one `app_id`, `app_version` has to grow, because a lower one counts as a repeat too. Take
+    the id from the run (or from the run and slice), never from anything that outlives the table.
     """
     writer = df.write.format("delta").mode("append").option("mergeSchema", new_columns)
     _save(writer.option("txnAppId", app_id).option("txnVersion", app_version), ref)
 
 
 def overwrite(df: DataFrame, ref: str, skipping: Sequence[str] = ()) -> None:
-    """Put `df`, its schema and its column comments in place of a table, or make a new one."""
+    """Replace a table by `df`, with its schema and column comments, or make a new one."""
     _save(_writer(df, skipping).mode("overwrite").option("overwriteSchema", "true"), ref)
 
 
 def commented(df: DataFrame, schema: T.StructType) -> DataFrame:
-    """`df` with the comments that `schema` has for columns of the same names."""
+    """`df` with the comments of `schema` for columns of the same names."""
     for field in schema:
         if field.name in df.columns:
             df = df.withMetadata(field.name, dict(field.metadata))
@@ -133,27 +134,27 @@ def commented(df: DataFrame, schema: T.StructType) -> DataFrame:
 
 
 def storable(df: DataFrame) -> DataFrame:
-    """`df` in names and types that Delta stores without a table feature that readers must know.
+    """`df` with names and types that Delta stores without any special reader feature.
 
-    Characters that Delta refuses in names (` ,;{}()`, tab, newline, `=`) become `_`; timestamps
-    without a zone become timestamps, columns of nothing and exotic types strings.
+    Characters that Delta refuses in names (` ,;{}()`, tab, newline, `=`) become `_`. Timestamps
+    without a zone become timestamps; void columns and exotic types become strings.
     """
     fields: list[Column] = []
     taken: set[str] = set()
     for field in df.schema:
         name = free_name(_storable_name(field.name), taken)
         taken.add(name.lower())
-        column, kind = F.col(quoted(field.name)), _storable_type(field.dataType)
+        column, data_type = F.col(quoted(field.name)), _storable_type(field.dataType)
         if isinstance(field.dataType, T.VariantType):
             column = F.to_json(column)
-        elif kind != field.dataType:
-            column = column.cast(kind)
+        elif data_type != field.dataType:
+            column = column.cast(data_type)
         fields.append(column.alias(name, metadata=dict(field.metadata)))
     return df.select(*fields)
 
 
 def free_name(name: str, taken: set[str]) -> str:
-    """`name`, or with `_2`, `_3` ... behind it where that (in lower case) is `taken` already."""
+    """`name`, or `name_2`, `name_3` ... if that is `taken` (a set of names in lower case)."""
     free, number = name, 1
     while free.lower() in taken:
         number += 1
@@ -162,7 +163,7 @@ def free_name(name: str, taken: set[str]) -> str:
 
 
 def quoted(column: str) -> str:
-    """A top-level column's name for `F.col`, whatever characters it has."""
+    """The name of a top-level column as `F.col` needs it, whatever characters it has."""
     return "`{}`".format(column.replace("`", "``"))
 
 
@@ -170,23 +171,23 @@ def _storable_name(name: str) -> str:
     return re.sub(r"[ ,;{}()\n\t=]", "_", name)
 
 
-def _storable_type(kind: T.DataType) -> T.DataType:
-    if isinstance(kind, T.StructType):
+def _storable_type(data_type: T.DataType) -> T.DataType:
+    if isinstance(data_type, T.StructType):
         return T.StructType(
             [
                 T.StructField(_storable_name(field.name), _storable_type(field.dataType))
-                for field in kind
+                for field in data_type
             ]
         )
-    if isinstance(kind, T.ArrayType):
-        return T.ArrayType(_storable_type(kind.elementType), kind.containsNull)
-    if isinstance(kind, T.MapType):
-        key, value = _storable_type(kind.keyType), _storable_type(kind.valueType)
-        return T.MapType(key, value, kind.valueContainsNull)
-    if isinstance(kind, T.TimestampNTZType):
+    if isinstance(data_type, T.ArrayType):
+        return T.ArrayType(_storable_type(data_type.elementType), data_type.containsNull)
+    if isinstance(data_type, T.MapType):
+        key, value = _storable_type(data_type.keyType), _storable_type(data_type.valueType)
+        return T.MapType(key, value, data_type.valueContainsNull)
+    if isinstance(data_type, T.TimestampNTZType):
         return T.TimestampType()
     plain = (T.NumericType, T.StringType, T.BinaryType, T.BooleanType, T.DateType, T.TimestampType)
-    return kind if isinstance(kind, plain) else T.StringType()
+    return data_type if isinstance(data_type, plain) else T.StringType()
 
 
 def _writer(df: DataFrame, skipping: Sequence[str]) -> DataFrameWriter:
@@ -204,20 +205,21 @@ def _save(writer: DataFrameWriter, ref: str) -> None:
             writer.save(path_of(ref))
     except AnalysisException as error:
         if (error.getCondition() or "").startswith(_NO_SUCH_NAME):
-            raise _missing(ref, error) from None
+            raise _missing_table_error(ref, error) from None
         raise
 
 
-def _missing(ref: str, error: AnalysisException) -> Exception:
-    """The UsageError for an `error` that means there is no such table, else the error itself."""
+def _missing_table_error(ref: str, error: AnalysisException) -> Exception:
+    """A UsageError if `error` means that there is no such table, else `error` itself."""
     condition = error.getCondition() or ""
     if is_name(ref):
         if not condition.startswith((*_NO_SUCH_NAME, *_ABSENT, "DELTA_TABLE_ONLY_OPERATION")):
             return error
-        schema = ref.rpartition(".")[0]
-        why = "no such schema" if condition.startswith("SCHEMA") else "no such table in the catalog"
-        what = schema if condition.startswith("SCHEMA") else ref
-        return UsageError(f"{what}: {why} (for a folder of that name write ./{ref})")
+        if condition.startswith("SCHEMA"):
+            problem = f"{ref.rpartition('.')[0]}: no such schema"
+        else:
+            problem = f"{ref}: no such table in the catalog"
+        return UsageError(f"{problem} (for a folder of that name write ./{ref})")
     if condition.startswith("DELTA_TABLE_ONLY_OPERATION") or condition.startswith(_ABSENT):
         return UsageError(f"{ref}: there is no Delta table")
     return error

@@ -1,4 +1,4 @@
-"""The pairs table: its columns, which of a user's columns are meant, and the keys of a pair."""
+"""The pairs table: its columns, and the keys of a pair, from whatever columns a user has."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from .delta import described, quoted
 PAIRS = T.StructType(
     [
         described("uid", T.StringType(), "key of the pair"),
-        described("image", T.BinaryType(), "the image file's bytes, as they were found"),
+        described("image", T.BinaryType(), "the bytes of the image file, unchanged"),
         described("caption", T.StringType(), "the caption"),
         described("source_path", T.StringType(), "where the image came from"),
-        described("image_sha", T.StringType(), "SHA-256 of image in hex; of nothing where null"),
-        described(
-            "caption_sha", T.StringType(), "SHA-256 of caption in hex; of nothing where null"
-        ),
+        described("image_sha", T.StringType(), "SHA-256 of image in hex; null counts as empty"),
+        described("caption_sha", T.StringType(), "SHA-256 of caption in hex; null counts as empty"),
     ]
 )
-"""The columns of every pairs table; whatever else the source has comes after them."""
+"""The columns of every pairs table; any other columns of the source follow them."""
 
 PAIRS_KEYS = ("uid", "image_sha", "caption_sha")
-"""The narrow columns of a pairs table: also the only ones with statistics for data skipping."""
+"""The key columns. They are narrow, and the only ones with statistics for data skipping."""
 
 
 def with_keys(
@@ -37,10 +35,10 @@ def with_keys(
 ) -> DataFrame:
     """Rename the key columns to `uid`, `image` or `image_path`, `caption`; add the hashes.
 
-    `image_sha` is the hash of the bytes: the table's own column of that name if it has one (then a
-    rerun reads no image), else computed. With paths it is the hash of the path, which stands for an
-    image that never changes. `caption_sha` is always computed, so that an edited caption is seen.
-    Raises UsageError for a column that is not there.
+    `image_sha` is the hash of the bytes: the table's own column of that name if it has one (a rerun
+    then reads no image), else computed. With paths it is the hash of the path, assuming that its
+    image never changes. `caption_sha` is always computed, so that an edited caption is noticed.
+    Raises UsageError for a missing column.
     """
     image = image_path_column or image_column
     for option, name in (("uid", uid_column), ("image", image), ("caption", caption_column)):

@@ -1,7 +1,7 @@
-"""The ratings that scores are judged by: any table of them, as one row a rated caption.
+"""The ratings that scores are compared with: reads a table of them as one row per rated caption.
 
-Either long, a row a rating (`metric`, `rating`), or wide, a column a metric (`itm`, `odf`, `ctq`,
-`su`). Several ratings of one thing, by several raters or not, count as their mean.
+The table is either long, one row per rating (`metric`, `rating`), or wide, one column per metric
+(`itm`, `odf`, `ctq`, `su`). Several ratings of one caption by the same metric count as their mean.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from .external_table import find_column as find_column
 from .external_table import read_table as read_table
 
 RATED = "rating_"
-"""Before a metric's name: the column of its ratings in `Ratings.captions`."""
+"""Prefix of the rating columns in `Ratings.captions`, before the metric's name."""
 
-_MOST_METRICS = 50
-_DECIMALS = 9  # of a mean, which would else depend on the order of its parts
+_MAX_METRICS = 50
+_DECIMALS = 9  # means are rounded, or they would depend on the order of summation
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the ratings table calls its columns; None: the usual name, if it is there."""
+    """The column names of a ratings table; None: the usual name, if there is such a column."""
 
     uid: str = "uid"
     caption: str | None = None
@@ -38,7 +38,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Range:
-    """The range of ratings, which is stretched to 0..100."""
+    """The range of the ratings, which is scaled to 0..100."""
 
     low: float = 0.0
     high: float = 100.0
@@ -46,14 +46,14 @@ class Range:
 
 @dataclass(frozen=True)
 class Ratings:
-    """Rated captions, and what to tell of them.
+    """Rated captions, with counts.
 
     Attributes:
-        captions: one row a caption: `uid`, `caption_sha` (null where captions are not known),
-            `kind` and `image` (may be null), and `rating_<metric>`, 0..100 or null.
-        metrics: those of which there are ratings, in the paper's order, then by name.
-        has_captions: whether the table says of which captions the ratings are.
-        counts: ratings, those used, and those that are not, by the reason.
+        captions: one row per caption: `uid`, `caption_sha` (null if captions are unknown), `kind`
+            and `image` (may be null), and `rating_<metric>`, 0..100 or null.
+        metrics: the metrics that have ratings, in the paper's order, then by name.
+        has_captions: whether the table has captions or their hashes.
+        counts: how many ratings there are, how many are used, and how many are not, by reason.
     """
 
     captions: DataFrame
@@ -62,7 +62,7 @@ class Ratings:
     counts: dict[str, int]
 
     def first(self, rows: int) -> Ratings:
-        """At most so many captions, the same in every run: the first by a hash of the uid."""
+        """At most this many captions, the same in every run: the first by a hash of the uid."""
         order = (F.xxhash64("uid"), "uid", "caption_sha", "kind", "image")
         return replace(self, captions=self.captions.orderBy(*order).limit(rows))
 
@@ -73,7 +73,7 @@ def caption_hash(caption: Column) -> Column:
 
 
 def number(frame: DataFrame, column: str) -> Column:
-    """A column as a double: null for NaN, infinity and what is no number."""
+    """A column as a double; null for NaN, infinity and values that are not numbers."""
     value = F.col(delta.quoted(column)).try_cast("double")
     return F.when(F.isnan(value) | (F.abs(value) == F.lit(float("inf"))), None).otherwise(value)
 
@@ -85,10 +85,10 @@ def read_ratings(
 
     Args:
         spark: the session.
-        ref: what `read_table` takes.
-        columns: what its columns are called.
+        ref: a table reference, as for `read_table`.
+        columns: the names of its columns.
         span: the range of its ratings.
-        unrated: whether a table without any ratings will do (for ranking checks).
+        unrated: whether to accept a table without any ratings (for ranking checks).
 
     Raises:
         UsageError: no such table or column.
@@ -109,18 +109,20 @@ def read_ratings(
         group = find_column(frame, columns.group, "--group-column", ref)
         keys["image"] = F.coalesce(F.col(delta.quoted(group)).cast("string"), keys["uid"])
     keyed = [column.cast("string").alias(name) for name, column in keys.items()]
-    long = _long(frame, keyed, ref, unrated)
-    inside = F.col("given").between(span.low, span.high)
-    stretched = (F.col("given") - span.low) * (100 / (span.high - span.low))
-    long = long.withColumn("rating", F.when(inside, stretched))
+    long = _one_row_per_rating(frame, keyed, ref, unrated)
+    in_range = F.col("given").between(span.low, span.high)
+    scaled = (F.col("given") - span.low) * (100 / (span.high - span.low))
+    long = long.withColumn("rating", F.when(in_range, scaled))
     counts, metrics = _count(long)
     if not metrics and not unrated:
         raise UsageError(f"--ratings {ref}: there is no rating from {span.low:g} to {span.high:g}")
-    return Ratings(_captions(long, metrics), metrics, has_captions, counts)
+    return Ratings(_one_row_per_caption(long, metrics), metrics, has_captions, counts)
 
 
-def _long(frame: DataFrame, keys: Sequence[Column], ref: str, unrated: bool) -> DataFrame:
-    """`uid`, `caption_sha`, `kind`, `image`, `metric`, `given`: a row a rating."""
+def _one_row_per_rating(
+    frame: DataFrame, keys: Sequence[Column], ref: str, unrated: bool
+) -> DataFrame:
+    """One row per rating: `uid`, `caption_sha`, `kind`, `image`, `metric`, `given`."""
     if "metric" in frame.columns or "rating" in frame.columns:
         for name in ("metric", "rating"):
             find_column(frame, name, "--ratings", ref)
@@ -128,49 +130,51 @@ def _long(frame: DataFrame, keys: Sequence[Column], ref: str, unrated: bool) -> 
         return frame.select(*keys, metric.alias("metric"), number(frame, "rating").alias("given"))
     wide = [metric for metric in METRICS if metric in frame.columns]
     if not wide and not unrated:
-        meant = [(metric, nearest(metric, frame.columns)) for metric in METRICS]
-        guesses = [f"{near} for {metric}" for metric, near in meant if near]
+        nearest_names = [(metric, nearest(metric, frame.columns)) for metric in METRICS]
+        guesses = [f"{name} for {metric}" for metric, name in nearest_names if name]
         raise UsageError(
-            f"--ratings {ref} has neither metric and rating nor any of {', '.join(METRICS)}; "
-            f"it has {', '.join(frame.columns)}"
+            f"--ratings {ref} has neither columns metric and rating nor any of"
+            f" {', '.join(METRICS)}; it has {', '.join(frame.columns)}"
             + (f" (did you mean {', '.join(guesses)}?)" if guesses else "")
         )
     if not wide:
-        nothing = F.lit(None).cast("string").alias("metric")
-        return frame.select(*keys, nothing, F.lit(None).cast("double").alias("given"))
+        no_metric = F.lit(None).cast("string").alias("metric")
+        return frame.select(*keys, no_metric, F.lit(None).cast("double").alias("given"))
     ratings = [number(frame, metric).alias(metric) for metric in wide]
     narrow = frame.select(*keys, *ratings)
     return narrow.unpivot(("uid", "caption_sha", "kind", "image"), tuple(wide), "metric", "given")
 
 
 def _count(long: DataFrame) -> tuple[dict[str, int], tuple[str, ...]]:
-    """What the rows of a long table are good for, and the metrics that have ratings."""
-    keyed = F.col("uid").isNotNull()
-    found = (
+    """Counts of the rows of a long table by their use, and the metrics that have ratings."""
+    has_uid = F.col("uid").isNotNull()
+    by_metric = (
         long.groupBy("metric")
         .agg(
             F.count("*"),
-            F.count_if(~keyed),
-            F.count_if(keyed & F.col("given").isNull()),
-            F.count_if(keyed & F.col("given").isNotNull() & F.col("rating").isNull()),
-            F.count_if(keyed & F.col("rating").isNotNull()),
+            F.count_if(~has_uid),
+            F.count_if(has_uid & F.col("given").isNull()),
+            F.count_if(has_uid & F.col("given").isNotNull() & F.col("rating").isNull()),
+            F.count_if(has_uid & F.col("rating").isNotNull()),
         )
-        .limit(_MOST_METRICS + 2)
+        .limit(_MAX_METRICS + 2)
         .collect()
     )
-    if len(found) > _MOST_METRICS + 1:
-        raise UsageError(f"the column metric has over {_MOST_METRICS} values: is it the metric?")
+    if len(by_metric) > _MAX_METRICS + 1:
+        raise UsageError(
+            f"the column metric has over {_MAX_METRICS} values: does it really hold metrics?"
+        )
     names = ("ratings", "null_uid", "no_rating", "out_of_range")
-    counts = {name: sum(row[1 + i] for row in found) for i, name in enumerate(names)}
-    counts["no_metric"] = sum(row[5] for row in found if row[0] is None)
-    counts["used"] = sum(row[5] for row in found if row[0] is not None)
-    rated = {row[0] for row in found if row[0] is not None and row[5]}
+    counts = {name: sum(row[1 + i] for row in by_metric) for i, name in enumerate(names)}
+    counts["no_metric"] = sum(row[5] for row in by_metric if row[0] is None)
+    counts["used"] = sum(row[5] for row in by_metric if row[0] is not None)
+    rated = {row[0] for row in by_metric if row[0] is not None and row[5]}
     first = [metric for metric in METRICS if metric in rated]
     return counts, (*first, *sorted(rated - set(METRICS)))
 
 
-def _captions(long: DataFrame, metrics: Sequence[str]) -> DataFrame:
-    """One row a caption, with the mean of its ratings of each metric."""
+def _one_row_per_caption(long: DataFrame, metrics: Sequence[str]) -> DataFrame:
+    """One row per caption, with the mean of its ratings by each metric."""
     means = [
         F.round(F.avg(F.when(F.col("metric") == metric, F.col("rating"))), _DECIMALS)
         for metric in metrics
@@ -179,7 +183,7 @@ def _captions(long: DataFrame, metrics: Sequence[str]) -> DataFrame:
         long.where(F.col("uid").isNotNull())
         .groupBy("uid", "caption_sha", "kind", "image")
         .agg(
-            F.count("*").alias("rows"),  # at least something, where there are no ratings
+            F.count("*").alias("rows"),  # `agg` needs a column, even if there are no metrics
             *(mean.alias(RATED + metric) for metric, mean in zip(metrics, means, strict=True)),
         )
         .drop("rows")

@@ -21,16 +21,16 @@ RUNS = T.StructType(
         described("job", T.StringType(), "name of the job"),
         described("status", T.StringType(), "ok or failed"),
         described("started_at", T.TimestampType(), "when the run began"),
-        described("seconds", T.DoubleType(), "how long it took"),
+        described("seconds", T.DoubleType(), "how long the run took"),
         described("parameters", T.StringType(), "the job's settings as JSON"),
         described("inputs", T.MapType(T.StringType(), T.LongType()), "table read -> its version"),
         described(
             "outputs", T.MapType(T.StringType(), T.LongType()), "table written -> its version"
         ),
-        described("rows", T.LongType(), "rows accounted for"),
+        described("rows", T.LongType(), "rows that the run handled"),
         described("rows_by_status", T.MapType(T.StringType(), T.LongType()), "status -> rows"),
         described(
-            "rows_per_second", T.DoubleType(), "rows by wall-clock seconds of the work itself"
+            "rows_per_second", T.DoubleType(), "rows per wall-clock second of the work itself"
         ),
         described(
             "seconds_by_stage",
@@ -41,13 +41,13 @@ RUNS = T.StructType(
         described("error", T.StringType(), "why it failed"),
     ]
 )
-"""One row a job run."""
+"""The columns of the runs table: one row for each job run."""
 
 _LIBRARIES = ("pyspark", "delta-spark", "torch", "transformers", "pillow")
 
 
 def ref_beside(table: str) -> str:
-    """The runs table that belongs to `table`: its reference with `_runs` behind it."""
+    """The reference of the runs table that belongs to `table`: its own with `_runs` appended."""
     return f"{table.rstrip('/')}_runs"
 
 
@@ -58,9 +58,9 @@ def record(
     job: str,
     config: JobConfig,
     started: datetime,
-    **found: Any,
+    **columns: Any,
 ) -> None:
-    """Append one row; `found` holds the other columns of `RUNS`."""
+    """Append one row; `columns` are values for the other columns of `RUNS`."""
     row = {
         "run_id": run_id,
         "job": job,
@@ -69,7 +69,7 @@ def record(
         "seconds": (datetime.now(UTC) - started).total_seconds(),
         "parameters": json.dumps(config.model_dump(mode="json")),
         "versions": versions(),
-        **found,
+        **columns,
     }
     delta.create(spark, ref, RUNS)
     values = tuple(row.get(field.name) for field in RUNS)
@@ -77,11 +77,11 @@ def record(
 
 
 def versions() -> dict[str, str]:
-    """Versions of this program and of the libraries on which its results depend."""
-    found = {"mlm-filter": __version__}
+    """Versions of this program and of the libraries that its results depend on."""
+    by_name = {"mlm-filter": __version__}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            by_name[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return by_name

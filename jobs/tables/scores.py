@@ -1,4 +1,4 @@
-"""The scores table: its columns, and the rows of it that need no model."""
+"""The scores table: its columns, how it is created, and how rows get all its columns."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from udfs.spark import SCORES
 from . import delta
 
 KEYS = ("uid", "image_sha", "caption_sha", "copy")
-"""With `scorer`, what names a row: one row of the pairs table, scored by one scorer."""
+"""With `scorer`, the key of a row: one row of the pairs table, scored by one scorer."""
 
 SCORES_TABLE = T.StructType(
     [
         delta.described("uid", T.StringType(), "key of the pair"),
         delta.described(
-            "scorer", T.StringType(), "hash of model, prompt and settings that decide a score"
+            "scorer", T.StringType(), "hash of the model, prompt and settings that affect scores"
         ),
         delta.described(
             "image_sha", T.StringType(), "SHA-256 of the image in hex (of its path, with paths)"
         ),
         delta.described("caption_sha", T.StringType(), "SHA-256 of the caption in hex"),
-        delta.described(
-            "copy", T.IntegerType(), "0, or 1, 2 ... for further rows that are just the same"
-        ),
+        delta.described("copy", T.IntegerType(), "0, or 1, 2 ... for further identical rows"),
         *SCORES,
         delta.described("attempts", T.IntegerType(), "how often the pair was tried"),
         delta.described("run_id", T.StringType(), "the run that wrote the row"),
-        delta.described("scored_at", T.TimestampType(), "when"),
+        delta.described("scored_at", T.TimestampType(), "when the row was written"),
     ]
 )
 
-ADDED = ("clip_score",)
-"""Columns that tables of earlier versions lack."""
+LATER_COLUMNS = ("clip_score",)
+"""Columns that tables from earlier versions lack."""
 
 
 def create(spark: SparkSession, ref: str) -> None:
-    """Make an empty scores table unless there is one; give an older one the columns it lacks."""
+    """Create an empty scores table if there is none; add missing columns to an older one."""
     delta.create(spark, ref, SCORES_TABLE, skipping=("uid", "scorer", "status", "run_id"))
-    there = delta.read(spark, ref).columns
+    existing = delta.read(spark, ref).columns
     for field in SCORES_TABLE:
-        if field.name in ADDED and field.name not in there:
-            kind, comment = field.dataType.simpleString(), field.metadata["comment"]
-            column = f"{field.name} {kind} COMMENT '{comment}'"
+        if field.name in LATER_COLUMNS and field.name not in existing:
+            sql_type, comment = field.dataType.simpleString(), field.metadata["comment"]
+            column = f"{field.name} {sql_type} COMMENT '{comment}'"
             spark.sql(f"ALTER TABLE {delta.sql_name(ref)} ADD COLUMN ({column})").collect()
 
 
 def missing(columns: Sequence[str]) -> list[str]:
-    """The columns that make a scores table and are not among `columns`."""
-    return [f.name for f in SCORES_TABLE if f.name not in columns and f.name not in ADDED]
+    """The required columns of a scores table that are not among `columns`."""
+    return [f.name for f in SCORES_TABLE if f.name not in columns and f.name not in LATER_COLUMNS]
 
 
-def finished(rows: DataFrame, scorer: str, run_id: str) -> DataFrame:
-    """`rows` with the columns of SCORES_TABLE: missing ones null, those of the run filled in."""
-    given: dict[str, Column] = {
+def with_all_columns(rows: DataFrame, scorer: str, run_id: str) -> DataFrame:
+    """`rows` with the columns of SCORES_TABLE: those of the run filled in, missing ones null."""
+    run_columns: dict[str, Column] = {
         "scorer": F.lit(scorer),
         "run_id": F.lit(run_id),
         "scored_at": F.current_timestamp(),
     }
     columns = [
-        given.get(field.name, F.col(field.name) if field.name in rows.columns else F.lit(None))
+        run_columns.get(
+            field.name, F.col(field.name) if field.name in rows.columns else F.lit(None)
+        )
         .cast(field.dataType)
         .alias(field.name)
         for field in SCORES_TABLE

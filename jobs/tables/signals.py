@@ -1,4 +1,4 @@
-"""The signals table: its columns, and what of them is had without looking into images or text."""
+"""The signals table: its columns, and those signals that need no look into images or text."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SIGNALS_TABLE = T.StructType(
         described("uid", T.StringType(), "key of the pair"),
         described("image_sha", T.StringType(), "SHA-256 of the image in hex (of its path)"),
         described("caption_sha", T.StringType(), "SHA-256 of the caption in hex"),
-        described("width", T.IntegerType(), "pixels, as the file states them"),
-        described("height", T.IntegerType(), "pixels, as the file states them"),
-        described("shorter_side", T.IntegerType(), "pixels: the lesser of width and height"),
-        described("aspect_ratio", T.DoubleType(), "longer by shorter side, at least 1"),
+        described("width", T.IntegerType(), "in pixels, as stated in the file"),
+        described("height", T.IntegerType(), "in pixels, as stated in the file"),
+        described("shorter_side", T.IntegerType(), "in pixels: the lesser of width and height"),
+        described("aspect_ratio", T.DoubleType(), "longer side / shorter side, at least 1"),
         described("language", T.StringType(), "of the caption, ISO 639 code; null without letters"),
-        described("language_probability", T.FloatType(), "how sure the language is, 0..1"),
-        described("caption_words", T.IntegerType(), "what white space divides in the caption"),
+        described("language_probability", T.FloatType(), "how certain the language is, 0..1"),
+        described("caption_words", T.IntegerType(), "words of the caption, split at white space"),
         described("caption_characters", T.IntegerType(), "code points of the caption"),
         described("image_copies", T.LongType(), "rows with the same image, this one included"),
         described("caption_copies", T.LongType(), "rows with the same caption, this one included"),
@@ -36,57 +36,65 @@ SIGNALS_TABLE = T.StructType(
             T.StringType(),
             "uid of the row that stands for all with nearly this image; null if it is this one",
         ),
-        described("near_image_copies", T.LongType(), "rows that it stands for, itself included"),
+        described(
+            "near_image_copies",
+            T.LongType(),
+            "rows in the group of nearly this image, this one included",
+        ),
         described(
             "near_caption_of",
             T.StringType(),
             "uid of the row that stands for all with nearly this caption; null if it is this one",
         ),
-        described("near_caption_copies", T.LongType(), "rows that it stands for, itself included"),
+        described(
+            "near_caption_copies",
+            T.LongType(),
+            "rows in the group of nearly this caption, this one included",
+        ),
         described("phash", T.StringType(), "perceptual hash of the image, 16 hex digits"),
-        described("text_in_image", T.StringType(), "lines of text read in the image, one a line"),
+        described("text_in_image", T.StringType(), "text read in the image, line by line"),
         described(
             "text_in_image_overlap",
             T.FloatType(),
-            "share of the caption's words that are in text_in_image, 0..1",
+            "share of the caption's words that occur in text_in_image, 0..1",
         ),
         described(
             "signal_status",
             T.StringType(),
             "ok, or why a signal is missing: bad_image, empty_caption, signal_error",
         ),
-        described("signal_reason", T.StringType(), "in words, what the status means for this pair"),
+        described("signal_reason", T.StringType(), "the reason for the status, in words"),
     ]
 )
 
-_NOTHING = hashlib.sha256(b"").hexdigest()
+_EMPTY_SHA = hashlib.sha256(b"").hexdigest()
 
 
 def hash_order() -> list[Column]:
-    """What rows are ordered by wherever one has to be chosen: a hash of the uid, then the key."""
+    """The order in which to pick one of several rows: by a hash of the uid, then by the key."""
     return [F.xxhash64("uid"), *(F.col(key) for key in PAIRS_KEYS)]
 
 
 def first_rows(pairs: DataFrame, limit: int) -> DataFrame:
-    """The first `limit` rows of `pairs` (with keys) in hash order, and rows of the last uid's hash.
+    """The first `limit` rows of `pairs` (with keys) in hash order, and any more of the last hash.
 
-    Sorts hashes only; images are not moved.
+    Sorts hashes only, without moving images.
     """
-    first = pairs.select(F.xxhash64("uid").alias("hash")).orderBy("hash").limit(limit)
-    last = first.agg(F.max("hash").alias("last"))
+    first_hashes = pairs.select(F.xxhash64("uid").alias("hash")).orderBy("hash").limit(limit)
+    last = first_hashes.agg(F.max("hash").alias("last"))
     return pairs.join(F.broadcast(last), F.xxhash64("uid") <= F.col("last")).drop("last")
 
 
 def with_row(keyed: DataFrame) -> DataFrame:
-    """Add `row`, by which rows differ and are ordered: hash of the uid first, none of them twice.
+    """Add `row`, a struct that is unique and orders the rows, by the hash of the uid first.
 
     Fields: `absent` (1 without uid, else 0), `hash`, `uid`, `image_sha`, `caption_sha`, `copy` (0,
-    1, ... among rows that are just the same).
+    1, ... among identical rows).
     """
-    # Last in the order, so that a row without a uid stands for none but its like.
+    # Rows without a uid come last, so that they never represent rows that have one.
     absent = F.col("uid").isNull().cast("int")
-    same = Window.partitionBy(*PAIRS_KEYS).orderBy(F.lit(0))
-    copy = (F.row_number().over(same) - 1).alias("copy")
+    identical = Window.partitionBy(*PAIRS_KEYS).orderBy(F.lit(0))
+    copy = (F.row_number().over(identical) - 1).alias("copy")
     hashed = F.xxhash64("uid").alias("hash")
     row = F.struct(absent.alias("absent"), hashed, *map(F.col, PAIRS_KEYS), F.col("copy"))
     return keyed.withColumn("copy", copy).withColumn("row", row).drop("copy")
@@ -95,23 +103,23 @@ def with_row(keyed: DataFrame) -> DataFrame:
 def with_copies(rows: DataFrame) -> DataFrame:
     """Add `image_copies`, `caption_copies` and `duplicate` to rows with `row`.
 
-    Counted by the hashes. Missing and empty images and captions are copies of nothing: null.
+    Copies are counted by the hashes. For missing or empty images and captions they are null.
     """
-    for what in ("image", "caption"):
-        sha = f"{what}_sha"
+    for kind in ("image", "caption"):
+        sha = f"{kind}_sha"
         counted = (
-            rows.where(F.col(sha) != _NOTHING)
+            rows.where(F.col(sha) != _EMPTY_SHA)
             .groupBy(sha)
-            .agg(F.count("*").alias(f"{what}_copies"), F.min("row").alias(f"_{what}"))
+            .agg(F.count("*").alias(f"{kind}_copies"), F.min("row").alias(f"_first_{kind}"))
         )
         rows = rows.join(counted, on=sha, how="left")
-    other = ~F.col("row").eqNullSafe(F.col("_image"))  # null-safe: a row may lack a uid
-    duplicate = F.when(F.col("image_copies").isNotNull(), other)
-    return rows.withColumn("duplicate", duplicate).drop("_image", "_caption")
+    is_other = ~F.col("row").eqNullSafe(F.col("_first_image"))  # null-safe: a row may lack a uid
+    duplicate = F.when(F.col("image_copies").isNotNull(), is_other)
+    return rows.withColumn("duplicate", duplicate).drop("_first_image", "_first_caption")
 
 
-def finished(rows: DataFrame) -> DataFrame:
-    """`rows` with the columns of SIGNALS_TABLE: missing ones null, derived ones filled in."""
+def with_all_columns(rows: DataFrame) -> DataFrame:
+    """`rows` with the columns of SIGNALS_TABLE: derived ones filled in, missing ones null."""
     longer, shorter = F.greatest("width", "height"), F.least("width", "height")
     derived = {"shorter_side": shorter, "aspect_ratio": longer / shorter}
     if "width" in rows.columns:

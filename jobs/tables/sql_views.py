@@ -1,10 +1,10 @@
-"""The project's tables as SQL finds them: one view a table, and the pairs beside what was found.
+"""The project's tables as SQL views: one view per table, and views that join pairs with results.
 
     create_views(spark, pairs="my/pairs", scores="my/scores", selection="my/selection")
     spark.sql("SELECT status, count(*) FROM scores GROUP BY status")
     spark.sql("SELECT caption, itm FROM scored_pairs ORDER BY itm DESC LIMIT 10")
 
-Without a schema the views live as long as the session; with one they are kept in the catalog.
+Without a schema the views last as long as the session; with one they are stored in the catalog.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from .delta import quoted
 
 TABLES = {
     "pairs": "images and captions",
-    "scores": "what each scorer says of each pair",
-    "selection": "which pairs are kept, and which rule the others have failed",
+    "scores": "the scores of each pair by each scorer",
+    "selection": "which pairs are kept, and which rule the others failed first",
     "signals": "cheap facts about each pair: size, language, duplicates",
-    "runs": "one row a run of the score job",
-    "evaluation": "how scores agree with ratings",
+    "runs": "one row per run of the score job",
+    "evaluation": "how well scores agree with ratings",
 }
-"""Tables that there may be a view of, by its name."""
+"""Name of a table, and of its view -> what it holds."""
 
 JOINED = {
     "scored_pairs": "scores",
     "selected_pairs": "selection",
 }
-"""Views of pairs beside the rows of another table; that table."""
+"""Views that join the pairs with another table: name of the view -> that table."""
 
 _ABOUT_JOINED = {
-    "scored_pairs": "each pair once for each scorer that has answered, or once without scores",
-    "selected_pairs": "each pair with its fate in the selection",
+    "scored_pairs": "each pair once for each scorer that has scored it, or once without scores",
+    "selected_pairs": "each pair with its row in the selection",
 }
 _KEYS = ("uid", "image_sha", "caption_sha")
 
 
 class TablesConfig(JobConfig):
-    """Settings of a job over the views: which tables there are."""
+    """Settings of a job that uses the views: which tables to make views of."""
 
     pairs: str | None = Field(None, description="pairs table")
     scores: str | None = Field(None, description="scores table")
@@ -55,9 +55,9 @@ class TablesConfig(JobConfig):
     evaluation: str | None = Field(None, description="evaluation table")
 
     def refs(self) -> dict[str, str]:
-        """`TABLES` name -> reference, of those that are given."""
-        found = {name: getattr(self, name) for name in TABLES}
-        return {name: ref for name, ref in found.items() if ref}
+        """`TABLES` name -> reference, for the tables that are given."""
+        refs = {name: getattr(self, name) for name in TABLES}
+        return {name: ref for name, ref in refs.items() if ref}
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ class View:
 
 
 def views_of(spark: SparkSession, refs: Mapping[str, str]) -> list[View]:
-    """The views that these tables (`TABLES` name -> reference) make.
+    """The views of these tables (`TABLES` name -> reference), and those that join two of them.
 
     Raises:
-        UsageError: a table that is not there, or lacks the columns to join by.
+        UsageError: a table does not exist, or lacks the columns to join on.
     """
     unknown = [name for name in refs if name not in TABLES]
     if unknown:
@@ -96,8 +96,8 @@ def views_of(spark: SparkSession, refs: Mapping[str, str]) -> list[View]:
 def create_views(spark: SparkSession, schema: str | None = None, **refs: str | None) -> list[str]:
     """Make the views of these tables (`pairs=...`, `scores=...`); returns their names.
 
-    With `schema` (`schema` or `catalog.schema`) they are kept in the catalog, with the comments of
-    the columns as they are now; a view whose name is that of its own table is left out.
+    With `schema` (`schema` or `catalog.schema`) they are stored in the catalog, with the current
+    comments of the columns. A view that would have the name of its own table is left out.
     """
     given = {name: ref for name, ref in refs.items() if ref}
     made = []
@@ -131,20 +131,20 @@ def _text(text: str) -> str:
 
 
 def _joined(pairs_ref: str, pairs: DataFrame, ref: str, other: DataFrame) -> str:
-    """Every row of the pairs table beside the other's answer to its content.
+    """The query that joins each row of the pairs table with the other table's row of its content.
 
-    A copy (a further row that is just the same) has the answer to the first: rows of `copy` 1, 2
-    ... only say that it is one.
+    Identical rows of the pairs table all get the row with `copy` 0; rows with `copy` 1, 2 ... only
+    say that they are copies.
     """
     _require(pairs_ref, pairs.columns, ("uid", "caption"))
     _require(ref, other.columns, _KEYS)
     if "image_sha" not in pairs.columns:
         _require(pairs_ref, pairs.columns, ("image",))
     image = "p.image_sha" if "image_sha" in pairs.columns else _hash("image")
-    told = [name for name in other.columns if name not in _KEYS and name != "copy"]
-    taken = {name.lower() for name in told}
+    other_names = [name for name in other.columns if name not in _KEYS and name != "copy"]
+    taken = {name.lower() for name in other_names}
     own = [name for name in pairs.columns if name.lower() not in taken]
-    columns = [f"p.{quoted(name)}" for name in own] + [f"o.{quoted(name)}" for name in told]
+    columns = [f"p.{quoted(name)}" for name in own] + [f"o.{quoted(name)}" for name in other_names]
     on = ["p.uid <=> o.uid", f"{image} = o.image_sha", f"{_hash('caption')} = o.caption_sha"]
     if "copy" in other.columns:
         on.append("o.copy = 0")
@@ -155,11 +155,11 @@ def _joined(pairs_ref: str, pairs: DataFrame, ref: str, other: DataFrame) -> str
 
 
 def _hash(column: str) -> str:
-    # of captions always anew, so that an edited one is seen to have no scores
+    # For captions always computed anew, so that an edited caption has no scores.
     return f"sha2(coalesce(CAST(p.{column} AS BINARY), X''), 256)"
 
 
-def _require(ref: str, there: Sequence[str], needed: Sequence[str]) -> None:
-    missing = [name for name in needed if name not in there]
+def _require(ref: str, columns: Sequence[str], needed: Sequence[str]) -> None:
+    missing = [name for name in needed if name not in columns]
     if missing:
-        raise UsageError(f"{ref} has no column {', '.join(missing)} to join pairs by")
+        raise UsageError(f"{ref} has no column {', '.join(missing)} to join pairs on")

@@ -21,7 +21,7 @@ SCORES = (
 
 
 def row(uid: str | None, *scores: float | None, status: str = "ok", **other: Any) -> dict[str, Any]:
-    """A row of a scores table; the scores are itm, odf, ctq, su, as many as are given."""
+    """A row of a scores table; `scores` are itm, odf, ctq, su, and those not given are null."""
     values = dict(zip(METRICS, [*scores, *[None] * 4][:4], strict=True))
     return {
         "uid": uid,
@@ -76,6 +76,6 @@ def writer(spark: SparkSession, folder: Path) -> Write:
 
 
 def summary(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """The line of JSON that the job printed last."""
+    """The JSON line that the job printed last."""
     line: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     return line

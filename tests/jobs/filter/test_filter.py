@@ -66,7 +66,7 @@ def test_selection_has_each_row_once_with_its_reason(
 def test_filtered_pairs(
     spark: SparkSession, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each kept pair once, though there are copies; other content under a kept uid stays out."""
+    """Each kept pair is written once despite copies; other content with a kept uid is not."""
     scores = write(
         "S",
         [
@@ -114,10 +114,10 @@ def test_columns_of_other_names_and_image_paths(
     assert main([*argv, "--caption-column", "text"]) == 2  # no column image
     assert not (tmp_path / "SEL").exists()
     assert main([*argv, "--caption-column", "text", "--image-path-column", "file"]) == 0
-    kept = delta.read(spark, output)
+    filtered = delta.read(spark, output)
     hashes = ["image_sha", "caption_sha"]
-    assert kept.columns == ["key", "file", "text", "note", *hashes, *METRICS]
-    assert {row["key"] for row in kept.collect()} == {"best", "wrong"}
+    assert filtered.columns == ["key", "file", "text", "note", *hashes, *METRICS]
+    assert {row["key"] for row in filtered.collect()} == {"best", "wrong"}
 
 
 def test_no_rows(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

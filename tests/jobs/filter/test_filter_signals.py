@@ -1,4 +1,4 @@
-"""The filter job on joined tables, and several rules compared (what-if)."""
+"""The filter job with joined tables, and with several rules to compare (what-if)."""
 
 import json
 import re
@@ -59,31 +59,36 @@ def test_datacomps_basic_filter(
 def test_joined_signals(
     spark: SparkSession, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A CSV by another key, Parquet, the scores of another scorer, the pairs; and what is lost."""
+    """A CSV on another key, Parquet, another scorer, the pairs; and counts of unmatched rows."""
     clip = {"best": 0.3, "cut": 0.1, "dull": 0.2, "wrong": 0.4, "elsewhere": 0.9}
-    both = [row(uid, scorer="s2", clip_score=cosine) for uid, cosine in clip.items()]
-    scores = write("S", [*FUNNEL, *both])
+    clip_rows = [row(uid, scorer="s2", clip_score=cosine) for uid, cosine in clip.items()]
+    scores = write("S", [*FUNNEL, *clip_rows])
     lines = ["sha,size,origin,safe", f"{sha(b'image best')},007,web,TRUE"]
     lines += [f"{sha(b'image cut')},12.5,,false"] * 2 + ["cafe,1,book,true", ",2,book,true"]
     (tmp_path / "sizes.csv").write_text("\n".join(lines))
-    odd = spark.createDataFrame([("best", 1, 7), ("best", 1, 8)], "uid string, n int, m int")
-    odd.write.parquet(str(tmp_path / "odd.parquet"))
+    repeats = spark.createDataFrame([("best", 1, 7), ("best", 1, 8)], "uid string, n int, m int")
+    repeats.write.parquet(str(tmp_path / "repeats.parquet"))
     pairs = [pair(r["uid"]) for r in FUNNEL if r["uid"]] + [pair("best", source_path="a")]
     target, output = str(tmp_path / "SEL"), str(tmp_path / "F")
     argv = ["--scores", scores, "--scorer", "s1", "--selection", target, "--combine", "or"]
-    argv += ["--signals", f"clip={scores} scorer s2", "--signals", str(tmp_path / "odd.parquet")]
+    argv += [
+        "--signals",
+        f"clip={scores} scorer s2",
+        "--signals",
+        str(tmp_path / "repeats.parquet"),
+    ]
     argv += ["--signals", f"{tmp_path}/sizes.csv on image_sha=sha"]
     argv += ["--pairs", write("P", pairs, PAIRS), "--output", output]
     fused = "top 2 of 0.6*rank(itm) + 0.4*rank(clip_score) per source_path"
     rules = ["--rule", f"fused: {fused}", "--rule", "size <= 7 and sizes.SAFE and origin = 'web'"]
-    rules += ["--rule", "odd.n = 1", "--repeat", "3 where clip.clip_score >= 0.3"]
+    rules += ["--rule", "repeats.n = 1", "--repeat", "3 where clip.clip_score >= 0.3"]
     assert main([*argv, *rules]) == 0
     done = summary(capsys)
     joins = {each["name"]: each for each in done["signals"]}
     counts = {n: (e["rows"], e["missing"], e["unused"]) for n, e in joins.items()}
     assert counts == {
         "clip": (5, 1, 1),
-        "odd": (2, 4, 0),
+        "repeats": (2, 4, 0),
         "sizes": (5, 3, 2),
         "pairs": (7, 0, 0),
     }
@@ -97,7 +102,7 @@ def test_joined_signals(
     assert rows["best"]["rules"] == {
         "fused": True,
         "size <= 7 AND sizes.SAFE AND origin = 'web'": True,
-        "odd.n = 1": True,
+        "repeats.n = 1": True,
     }
     assert [rows[uid]["repetitions"] for uid in ("best", "cut", "dull")] == [3, 1, 0]
     assert (done["repetitions"], rows["cut"]["size"], rows["best"]["safe"]) == (7, 12.5, True)
@@ -108,7 +113,7 @@ def test_joined_signals(
     assert filtered == {"best": 3, "cut": 1, "wrong": 3}
 
     before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
-    assert main([*argv, "--rule", "odd.m > 1"]) == 2
+    assert main([*argv, "--rule", "repeats.m > 1"]) == 2
     assert "1 keys have several rows with different values (uid 'best')" in capsys.readouterr().err
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
 

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.spark
 
 
 @pytest.fixture(scope="module")
-def there(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def table_folder(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a scores table S of two scorers, and a table of another kind."""
-    folder = tmp_path_factory.mktemp("there")
+    folder = tmp_path_factory.mktemp("tables")
     write = writer(spark, folder)
     write("S", [row("a", 1.0), row("a", 1.0, scorer="s2")])
     write("other", [{"uid": "a"}], "uid string")
@@ -69,20 +69,20 @@ def there(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path
     ],
 )
 def test_bad_usage_exits_with_2_and_writes_nothing(
-    there: Path,
+    table_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     options: list[str],
     message: str,
 ) -> None:
-    monkeypatch.chdir(there)
-    before = sorted(path for path in there.rglob("*") if path.is_file())
+    monkeypatch.chdir(table_folder)
+    before = sorted(path for path in table_folder.rglob("*") if path.is_file())
     assert main(["--scores", "S", "--selection", "SEL", *options]) == 2
     printed = capsys.readouterr()
     assert message in printed.err
     assert "Traceback" not in printed.err
     assert json.loads(printed.out)["status"] == "usage_error"
-    assert sorted(path for path in there.rglob("*") if path.is_file()) == before
+    assert sorted(path for path in table_folder.rglob("*") if path.is_file()) == before
 
 
 def test_dry_run_counts_and_writes_nothing(

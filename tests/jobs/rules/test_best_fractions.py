@@ -84,7 +84,7 @@ def hashes(spark: SparkSession, uids: Sequence[str]) -> list[int]:
 def test_best_fraction_equals_brute_force(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, collected_rows: int
 ) -> None:
-    """Random tables side by side, as columns of one."""
+    """Random tables side by side, as the columns of one."""
     monkeypatch.setattr(thresholds, "COLLECTED_ROWS", collected_rows)  # 5: bracket by quantiles
     rng = random.Random(collected_rows)
     rows, tables = 120, 16
@@ -117,7 +117,7 @@ def test_best_fraction_equals_brute_force(
 def test_200_tables_equal_brute_force_however_they_are_partitioned(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random tables one above the other, as groups of one: quotas, minima, the whole, ranks."""
+    """200 random tables as the groups of one: quotas, minima, whole-table fractions, ranks."""
     monkeypatch.setattr(thresholds, "COLLECTED_ROWS", 50)
     rng = random.Random(200)
     rows: list[tuple[str, str | None, str | None, float | None]] = []
@@ -162,7 +162,7 @@ def test_200_tables_equal_brute_force_however_they_are_partitioned(
 
 
 def datacomp_keeps(values: np.ndarray[Any, Any], fraction: float) -> np.ndarray[Any, Any]:
-    """DataComp's rule, transcribed: which rows are kept."""
+    """Which rows are kept by a copy of DataComp's own code."""
     threshold = -np.sort(-values)[int(len(values) * fraction)]
     passing: np.ndarray[Any, Any] = values >= threshold
     return passing
@@ -179,7 +179,7 @@ def test_datacomp_threshold_is_theirs_bit_for_bit(spark: SparkSession) -> None:
     }
     shares = ["0%", "30%", "29%", "66.6%", "99.9%"]
     fields = ", ".join(f"{name} float" for name in columns)
-    listed = (  # null is NaN to them
+    listed = (  # DataComp reads null as NaN
         [None if np.isnan(x) and n % 2 else float(x) for n, x in enumerate(column)]
         for column in columns.values()
     )

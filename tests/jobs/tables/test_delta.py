@@ -1,4 +1,4 @@
-"""Delta tables as other tools and reruns meet them."""
+"""Delta tables: references, idempotent appends, other readers, comments, missing tables."""
 
 import datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from jobs.tables.runs import RUNS
 
 
 @pytest.mark.parametrize(
-    ("ref", "name"),
+    ("ref", "is_name"),
     [
         ("main.pairs", True),
         ("main.web.pairs", True),
@@ -30,8 +30,8 @@ from jobs.tables.runs import RUNS
         ("2024.pairs", False),
     ],
 )
-def test_a_reference_is_a_catalog_name_or_a_path(ref: str, name: bool) -> None:
-    assert delta.is_name(ref) is name
+def test_a_reference_is_a_catalog_name_or_a_path(ref: str, is_name: bool) -> None:
+    assert delta.is_name(ref) is is_name
 
 
 def test_a_path_keeps_its_scheme_and_is_otherwise_absolute(
@@ -49,7 +49,7 @@ def test_an_append_counts_once_however_often_it_is_repeated(
 ) -> None:
     ref = str(tmp_path / "runs")
     delta.create(spark, ref, RUNS)
-    delta.create(spark, ref, RUNS)  # no harm done
+    delta.create(spark, ref, RUNS)  # does nothing
     row = spark.createDataFrame([("run", "score")], "run_id string, job string")
     for version in (0, 0, 1, 1):
         delta.append(row, ref, "run", version)
@@ -59,16 +59,16 @@ def test_an_append_counts_once_however_often_it_is_repeated(
 
 
 @pytest.mark.spark
-def test_other_readers_can_follow_a_table_that_holds_anything(
+def test_other_readers_can_read_tables_of_awkward_columns(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    odd = spark.sql(
+    awkward = spark.sql(
         "SELECT 'u' AS uid, null AS nothing, timestamp_ntz'2020-01-01 00:00:00' AS seen, "
         "named_struct('a b', timestamp_ntz'2020-01-01') AS `clip score`, 1 AS `clip=score`, "
         "interval 3 days AS age, parse_json('{}') AS doc, array(null) AS empties"
     )
     ref = str(tmp_path / "pairs")
-    delta.overwrite(delta.storable(odd), ref, skipping=["uid"])
+    delta.overwrite(delta.storable(awkward), ref, skipping=["uid"])
     table = DeltaTable(ref)
     protocol = table.protocol()
     assert (protocol.min_reader_version, protocol.reader_features) == (1, None)
@@ -87,7 +87,7 @@ def test_column_comments_are_stored(spark: SparkSession, tmp_path: Path) -> None
 
 
 @pytest.mark.spark
-def test_what_is_not_there_is_bad_usage(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_missing_table_is_a_usage_error(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for ref in (str(tmp_path / "folder"), str(tmp_path / "none"), "no.such", "no.such.table"):
         with pytest.raises(UsageError, match="there is no Delta table|no such"):

@@ -1,4 +1,4 @@
-"""The SQL side: views, the page of queries, the functions, comments on every column."""
+"""SQL: views, the ready-made queries, the SQL functions, comments on every column."""
 
 import json
 from datetime import UTC, datetime
@@ -38,13 +38,13 @@ def test_every_column_that_jobs_write_has_a_comment() -> None:
         assert [field.name for field in schema if not field.metadata.get("comment")] == []
 
 
-def test_the_page_says_of_each_query_what_it_tells_and_needs() -> None:
-    page = named_queries.load()
-    assert len(page) >= 20
-    assert all(query.about.endswith((".", "?")) for query in page.values())
-    assert all(query.tables and ";" not in query.sql for query in page.values())
-    assert page["kept_by_source"].tables == ("pairs", "selection")
-    assert page["near_duplicates_kept"].tables == ("selection", "signals")
+def test_each_query_has_a_description_and_its_tables() -> None:
+    queries = named_queries.load()
+    assert len(queries) >= 20
+    assert all(query.about.endswith((".", "?")) for query in queries.values())
+    assert all(query.tables and ";" not in query.sql for query in queries.values())
+    assert queries["kept_by_source"].tables == ("pairs", "selection")
+    assert queries["near_duplicates_kept"].tables == ("selection", "signals")
     with pytest.raises(UsageError, match="did you mean score_histogram"):
         named_queries.find("scores_histogram")
 
@@ -55,7 +55,7 @@ def rows(schema: T.StructType, *records: dict[str, Any]) -> list[tuple[Any, ...]
 
 @pytest.fixture(scope="module")
 def refs(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Five pairs (one of them twice, one unscored), two scorers, all the tables there are."""
+    """Tables of every kind: five pairs (one of them twice, one unscored), two scorers."""
     folder = tmp_path_factory.mktemp("sql")
 
     def key(number: int) -> dict[str, Any]:
@@ -74,39 +74,41 @@ def refs(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[
     ]
     scores = []
     for n, scorer, shift in ((0, "s1", 0), (1, "s1", 0), (2, "s1", 0), (0, "s2", 5), (1, "s2", 5)):
-        four = {"itm": 30.0 * n + shift, "odf": 100.0 - n, "ctq": 95.0, "su": 50.0}
-        scores.append({**keys[n], "scorer": scorer, "copy": 0, "status": "ok", **four})
+        metrics = {"itm": 30.0 * n + shift, "odf": 100.0 - n, "ctq": 95.0, "su": 50.0}
+        scores.append({**keys[n], "scorer": scorer, "copy": 0, "status": "ok", **metrics})
         scores[-1] |= {"itm_entropy": float(n), "itm_mode": 30 * n}
     scores.append({**keys[1], "scorer": "s1", "copy": 1, "status": "duplicate_uid"})
     scores.append({**keys[3], "scorer": "s1", "copy": 0, "status": "bad_image", "reason": "why"})
-    fates = [
+    selection = [
         {**keys[n], "copy": 0, "keep": n < 3, "repetitions": (1, 2, 1, 0)[n], "itm": 30.0 * n}
         | {"first_failed_rule": None if n < 3 else "r", "rules": {"r": n < 3, "q": True}}
         for n in range(4)
     ]
-    fates.append({**keys[1], "copy": 1, "keep": False, "first_failed_rule": "status:duplicate_uid"})
+    selection.append(
+        {**keys[1], "copy": 1, "keep": False, "first_failed_rule": "status:duplicate_uid"}
+    )
     signals = [
         {**keys[n], "language": ("en", "de")[n % 2], "near_image_of": "u0" if n == 2 else None}
         for n in range(5)
     ]
     run = {"run_id": "r1", "job": "score", "started_at": datetime(2025, 1, 31, tzinfo=UTC)}
     run |= {"seconds": 7200.0, "rows": 4, "seconds_by_stage": {"model": 1.26}}
-    found = {"metric": "itm", "scorer": "s1", "statistics": "agreement", "kind": "all"}
+    agreement = {"metric": "itm", "scorer": "s1", "statistics": "agreement", "kind": "all"}
     contents: dict[str, tuple[T.StructType | str, list[dict[str, Any]]]] = {
         "pairs": (PAIRS, pairs),
         "scores": (SCORES_TABLE, scores),
-        "selection": (SELECTION, fates),
+        "selection": (SELECTION, selection),
         "signals": (SIGNALS_TABLE, signals),
         "runs": (RUNS, [run]),
-        "evaluation": (EVALUATION, [found | {"spearman": 0.5}]),
+        "evaluation": (EVALUATION, [agreement | {"spearman": 0.5}]),
     }
-    made = {}
-    for name, (kind, records) in contents.items():
-        schema = spark.createDataFrame([], kind).schema
+    paths = {}
+    for name, (columns, records) in contents.items():
+        schema = spark.createDataFrame([], columns).schema
         ref = str(folder / ("scores_runs" if name == "runs" else name))
         delta.overwrite(spark.createDataFrame(rows(schema, *records), schema), ref)
-        made[name] = ref
-    return made
+        paths[name] = ref
+    return paths
 
 
 def flags(refs: dict[str, str], *names: str) -> list[str]:
@@ -130,32 +132,32 @@ def test_views_have_each_pair_once_for_each_scorer(
     assert scored.schema["itm"].metadata["comment"].startswith("image-text matching")
     assert spark.table("selected_pairs").count() == 6
 
-    spark.sql("CREATE SCHEMA kept_views")
+    spark.sql("CREATE SCHEMA stored_views")
     try:
-        argv = ["--output", "kept_views", *flags(refs, "pairs", "scores")]
+        argv = ["--output", "stored_views", *flags(refs, "pairs", "scores")]
         assert views.main([*argv, "--dry-run"]) == 0
-        assert spark.sql("SHOW VIEWS IN kept_views").where("NOT isTemporary").isEmpty()
+        assert spark.sql("SHOW VIEWS IN stored_views").where("NOT isTemporary").isEmpty()
         for _ in range(2):
             assert views.main(argv) == 0
-        kept = spark.table("kept_views.scored_pairs")
-        assert kept.count() == scored.count()
-        assert kept.schema["caption"].metadata["comment"] == "the caption"
-        assert views.main(["--output", "kept_views", "--scores", refs["runs"] + "x"]) == 2
-        assert views.main(["--output", "kept_views"]) == 2
+        stored = spark.table("stored_views.scored_pairs")
+        assert stored.count() == scored.count()
+        assert stored.schema["caption"].metadata["comment"] == "the caption"
+        assert views.main(["--output", "stored_views", "--scores", refs["runs"] + "x"]) == 2
+        assert views.main(["--output", "stored_views"]) == 2
         own = {"pairs": refs["runs"], "scores": refs["scores"]}
-        assert views.main(["--output", "kept_views", *flags(own)]) == 2  # nothing to join by
+        assert views.main(["--output", "stored_views", *flags(own)]) == 2  # no columns to join on
     finally:
-        spark.sql("DROP SCHEMA kept_views CASCADE")
+        spark.sql("DROP SCHEMA stored_views CASCADE")
     capsys.readouterr()
 
 
 @pytest.mark.spark
-def test_every_query_of_the_page_runs(spark: SparkSession, refs: dict[str, str]) -> None:
+def test_every_named_query_runs(spark: SparkSession, refs: dict[str, str]) -> None:
     create_views(spark, **refs)
     found: dict[str, list[dict[str, Any]]] = {}
-    for name, one in named_queries.load().items():
-        found[name] = [row.asDict() for row in spark.sql(one.sql).collect()]
-        assert found[name], f"{name} finds nothing in tables that have something for it"
+    for name, named_query in named_queries.load().items():
+        found[name] = [row.asDict() for row in spark.sql(named_query.sql).collect()]
+        assert found[name], f"{name} finds nothing in tables that have rows for it"
     by_status = {(r["scorer"], r["status"]): r["rows"] for r in found["rows_by_status"]}
     assert by_status == {
         **{("s1", "ok"): 3, ("s1", "duplicate_uid"): 1, ("s1", "bad_image"): 1, ("s2", "ok"): 2}
@@ -200,33 +202,33 @@ def test_the_query_job(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == [{"n": 7}]
     assert query.main([]) == 0
     assert "score_histogram  (--scores)" in capsys.readouterr().err
-    for wrong, message in (
+    for options, message in (
         (["--name", "funel"], "did you mean funnel?"),
         (["--name", "funnel"], "funnel needs --selection"),
         (["--sql", "SELECT nothing FROM scores", *flags(refs, "scores")], "nothing"),
         (["--sql", "SELEC 1"], "SELEC"),
-        (["--sql", "SELECT 1", "--name", "funnel"], "give one of them"),
+        (["--sql", "SELECT 1", "--name", "funnel"], "exclude each other"),
     ):
-        assert query.main(wrong) == 2
+        assert query.main(options) == 2
         err = capsys.readouterr().err
         assert message in err
         assert "Traceback" not in err
 
 
 @pytest.mark.spark
-def test_functions_say_what_the_model_says(spark: SparkSession, tmp_path: Path) -> None:
+def test_sql_functions_give_the_scores_of_the_model(spark: SparkSession, tmp_path: Path) -> None:
     config = ModelConfig(str(tiny_models.llava(tmp_path)))
     assert len(register_functions(spark, config)) == 2 + len(METRICS)
     data = [(encoded(picture(40, 30, n), "JPEG"), f"caption {n}") for n in range(2)]
     frame = spark.createDataFrame([*data, (b"<html>", "x")], "image binary, caption string")
     frame.createOrReplaceTempView("few_pairs")
-    got = spark.sql(
-        "SELECT mlm_scores(image, caption) AS whole, mlm_score(image, caption) AS four,"
+    results = spark.sql(
+        "SELECT mlm_scores(image, caption) AS all_columns, mlm_score(image, caption) AS metrics,"
         " mlm_itm(image, caption) AS itm, mlm_su(image, caption) AS su FROM few_pairs"
     ).collect()
-    for row in got[:2]:
-        assert row["four"].asDict() == {m: row["whole"][m] for m in METRICS}
-        assert (row["itm"], row["su"]) == (row["whole"]["itm"], row["whole"]["su"])
+    for row in results[:2]:
+        assert row["metrics"].asDict() == {m: row["all_columns"][m] for m in METRICS}
+        assert (row["itm"], row["su"]) == (row["all_columns"]["itm"], row["all_columns"]["su"])
         assert 0 <= row["itm"] <= 100
-    assert got[2]["whole"]["status"] == "bad_image"
-    assert (set(got[2]["four"]), got[2]["itm"]) == ({None}, None)
+    assert results[2]["all_columns"]["status"] == "bad_image"
+    assert (set(results[2]["metrics"]), results[2]["itm"]) == ({None}, None)
