@@ -155,7 +155,7 @@ def kendall(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> float | None:
     """Kendall's tau-b of the rows that have both, in n log n, or None where it does not exist."""
     from scipy import stats  # takes a second to import
 
-    x, y = _both(scores, ratings)
+    x, y = _complete_rows(scores, ratings)
     if _degenerate_reason(x, y):
         return None
     # The method only matters for the p-value, which is not used: the others take far longer.
@@ -165,7 +165,7 @@ def kendall(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> float | None:
 @resampling.ignore_overflow
 def calibration(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> tuple[Decile, ...]:
     """Mean score and mean rating by decile of the score, over the rows that have both."""
-    x, y = _both(scores, ratings)
+    x, y = _complete_rows(scores, ratings)
     if not len(x):
         return ()
     ranks = Ties(x).ranks(np.ones((1, len(x))))[0]
@@ -188,14 +188,14 @@ def _correlation(
     scores: npt.ArrayLike, ratings: npt.ArrayLike, values: Callable[[Floats, Floats], Floats]
 ) -> float | None:
     """The correlation of scores and ratings after `values` (values and weights -> values)."""
-    x, y = _both(scores, ratings)
+    x, y = _complete_rows(scores, ratings)
     if _degenerate_reason(x, y):
         return None
     w = np.ones((1, len(x)))
     return resampling.finite_or_none(resampling.correlations(w, values(x, w), values(y, w))[0])
 
 
-def _both(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> tuple[Floats, Floats]:
+def _complete_rows(scores: npt.ArrayLike, ratings: npt.ArrayLike) -> tuple[Floats, Floats]:
     """Scores and ratings of the rows that have both."""
     x, y = resampling.floats(scores), resampling.floats(ratings)
     known = np.isfinite(x) & np.isfinite(y)

@@ -188,9 +188,8 @@ def kendalls(w: Floats, x: Ties, y: Ties) -> Floats:
     total = w.sum(axis=1)
     untied = [total * total - (ties.counts(w) ** 2).sum(axis=1) for ties in (x, y)]
     degenerate = (untied[0] <= 0) | (untied[1] <= 0)
-    root = np.sqrt(np.where(degenerate, 1.0, untied[0])) * np.sqrt(
-        np.where(degenerate, 1.0, untied[1])
-    )
+    x_untied, y_untied = (np.where(degenerate, 1.0, pairs) for pairs in untied)
+    root = np.sqrt(x_untied) * np.sqrt(y_untied)
     return np.where(degenerate, np.nan, np.clip(score / root, -1.0, 1.0))
 
 

@@ -237,8 +237,8 @@ def matched_auc(images: Any, texts: Any, image: Ints, text: Ints) -> float:
     pairs with each caption that is not its own. `images`, `texts` (P, D) are unit vectors; equal
     numbers in `image`, `text` (P,) mean the same image or caption."""
     cosines = images @ texts.T  # (P, P)
-    own = (image[:, None] == image[None, :]) | (text[:, None] == text[None, :])
-    mismatched = np.sort(cosines[~own])
+    same = (image[:, None] == image[None, :]) | (text[:, None] == text[None, :])
+    mismatched = np.sort(cosines[~same])
     matched = np.diag(cosines)
     below = np.searchsorted(mismatched, matched, side="left")
     not_above = np.searchsorted(mismatched, matched, side="right")

@@ -80,18 +80,18 @@ def test_a_share_is_never_rounded_to_none_or_all(part: int, whole: int, text: st
 @settings(deadline=None)
 @given(st.text() | st.binary() | st.none())
 def test_any_text_becomes_one_short_line(text: str | bytes | None) -> None:
-    first, second, left = text_format.parts(text, 30, 20)
+    first, second, remaining = text_format.parts(text, 30, 20)
     assert len(first) <= 30
     assert len(second) <= 20
-    assert left >= 0
+    assert remaining >= 0
     assert not re.search(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", first + second)
     (first + second).encode()
 
 
 def test_a_long_caption_is_cut_and_says_how_much_is_missing() -> None:
-    first, second, left = text_format.parts("word " * 20_000)
+    first, second, remaining = text_format.parts("word " * 20_000)
     assert (len(first), len(second)) == (119, text_format.SECOND)
-    assert left == 20_000 * 5 - 1 - len(first) - len(second)
+    assert remaining == 20_000 * 5 - 1 - len(first) - len(second)
 
 
 def test_thumbnails_are_small_and_a_damaged_image_has_a_reason() -> None:
@@ -157,10 +157,10 @@ def test_hostile_data_stays_text() -> None:
     figures["notes"] = [HOSTILE]
     figures["run"] = [{"name": HOSTILE, "value": HOSTILE}]
     figures["correlations"]["names"][1] = HOSTILE
-    bad = Picture(HOSTILE, 1.0, HOSTILE.encode("utf-8", "surrogatepass"), False)
-    bad = replace(bad, scores={HOSTILE: 1.0}, problem=HOSTILE, reason=HOSTILE)
-    strips = (Strip(HOSTILE, (bad, replace(bad, caption=None), replace(bad, caption="x" * 99999))),)
-    page = render(figures, [Gallery(HOSTILE, HOSTILE, strips, HOSTILE)])
+    pair = Picture(HOSTILE, 1.0, HOSTILE.encode("utf-8", "surrogatepass"), False)
+    pair = replace(pair, scores={HOSTILE: 1.0}, problem=HOSTILE, reason=HOSTILE)
+    pairs = (pair, replace(pair, caption=None), replace(pair, caption="x" * 99999))
+    page = render(figures, [Gallery(HOSTILE, HOSTILE, (Strip(HOSTILE, pairs),), HOSTILE)])
     page.encode()
     assert page.count("<script>") == page.count("</script>") - 2 == 2
     assert "<img src=x" not in page
@@ -184,5 +184,5 @@ def test_a_selection_without_rows_or_kept_rows_has_a_page_too() -> None:
     assert "<em>None</em> of 252 pairs is kept" in render(tiny_report.figures(none_kept))
     large = tiny_report.figures(tiny_report.rows())
     large |= {"rows": 10_000_000, "scored": 9_999_999, "kept": 3_000_000, "combine": "or"}
-    large["rules"][0]["left"] = large["rules"][1]["left"] = None
+    large["rules"][0]["remaining"] = large["rules"][1]["remaining"] = None
     assert "of 10,000,000 pairs are kept" in render(large)
