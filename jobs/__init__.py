@@ -40,7 +40,7 @@ JOBS = {
     "views": "scores joined with pairs, selections, signals -> views in the catalog",
     "query": "query the tables in SQL: a ready-made query by name, or your own",
     "evaluate": "compare scores with ratings -> correlations, calibration, a picture",
-    "baseline": "train a small dual encoder, the baseline that stands in for CLIP",
+    "baseline": "train a small dual encoder, a baseline in place of CLIP",
     "starter": "save the small starter model as a Hugging Face folder",
     "quickstart": "sample pairs -> scores -> filtered pairs in one go, with a readable summary",
 }

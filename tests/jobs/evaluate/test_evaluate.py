@@ -252,7 +252,7 @@ def test_tables_without_captions(spark: SparkSession, evaluate: Evaluate, tmp_pa
     ratings = write_csv(tmp_path / "unrated.csv", unrated)
     code, line = evaluate("--ratings", ratings, *output, "--scores", tmp_path / "plain")
     assert code == 2
-    assert "neither metric and rating nor any of itm" in line["error"]
+    assert "neither columns metric and rating nor any of itm" in line["error"]
     check_only = ("--scores", tmp_path / "plain", "--auc", "itm:alt/junk")
     code, line = evaluate("--ratings", ratings, *output, *check_only)
     assert code == 0, line
