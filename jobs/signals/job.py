@@ -25,7 +25,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from udfs.signals import rows as signal_rows
 from udfs.signals.perceptual import MAX_DISTANCE
-from udfs.signals.rows import PAIR_SIGNALS, CAPTION_SIGNALS, IMAGE_SIGNALS, SignalOptions
+from udfs.signals.rows import CAPTION_SIGNALS, IMAGE_SIGNALS, PAIR_SIGNALS, SignalOptions
 from udfs.signals.shingles import MIN_SIMILARITY
 
 from ..core import job_runner
