@@ -18,6 +18,8 @@ from jobs.rules import thresholds
 from jobs.rules.apply import compute_statistics
 from jobs.rules.syntax_tree import Best, Datacomp, Signal
 
+pytestmark = pytest.mark.spark
+
 
 @dataclass(frozen=True)
 class ScoredRow:
