@@ -24,7 +24,9 @@ ROOMS = ("jobs", "udfs", "tests")
 MOST_MODULES = 14
 MOST_LINES = 300
 DEEPEST = 2  # folders below a room
-CROWDED = {"udfs/training"}  # until it is written anew
+SUBCLASSES = {"udfs.training.trainer"}
+"""Modules that import a model library: a subclass needs its base. `udfs.training.run` imports them,
+in its functions."""
 MUTE_NAMES = re.compile(
     r"(^|_)(told|kept|places?|knowing|shown|still|held|looks|asking|misc|utils?|helpers?|\d+)$"
 )
@@ -67,7 +69,7 @@ def layout_faults(root: Path) -> Iterator[str]:
         for folder in [root / room, *(p for p in (root / room).rglob("*") if p.is_dir())]:
             name = folder.relative_to(root).as_posix()
             modules = modules_of(folder)
-            if len(modules) > MOST_MODULES and name not in CROWDED:
+            if len(modules) > MOST_MODULES:
                 yield f"{name}: {len(modules)} modules, at most {MOST_MODULES}"
             depth = len(folder.relative_to(root / room).parts)
             if depth > DEEPEST and modules:
@@ -167,9 +169,9 @@ def test_importing_the_rooms_loads_no_model_library() -> None:
         for room in ("jobs", "udfs")
         for path in sorted((CHECKOUT / room).rglob("*.py"))
         if not path.stem.startswith("__")
-        and path.parent.relative_to(CHECKOUT).as_posix() not in CROWDED
     ]
     assert {"jobs.score.job", "udfs.spark"} <= set(modules)
+    modules = [name for name in modules if name not in SUBCLASSES]
     script = f"""
 import sys
 from importlib import import_module

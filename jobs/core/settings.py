@@ -68,10 +68,15 @@ def parse(config_type: type[C], argv: Sequence[str] | None = None, job: str = ""
         raise _unknown("", what, stray.split("=")[0], options)
     from_command_line = vars(parsed)
     path = from_command_line.pop("conf", None)
+    for key in from_command_line.keys() & _mappings(config_type):
+        from_command_line[key] = _mapping(_option(key), from_command_line[key])
     line_numbers: dict[str, int] = {}
     values: dict[str, Any] = {}
     if path is not None:
         values, line_numbers = _read_yaml(Path(path), config_type, job)
+    for key in from_command_line.keys() & values.keys() & _mappings(config_type):
+        if isinstance(values[key], dict):  # what the command line leaves out, the file says
+            from_command_line[key] = values[key] | from_command_line[key]
     values |= from_command_line
     locations = {
         key: f"{path} line {line}: {key}"
@@ -111,7 +116,9 @@ def _add_option(group: "argparse._ActionsContainer", key: str, field: FieldInfo)
     if option_type is bool:
         group.add_argument(_option(key), action=argparse.BooleanOptionalAction, **common)
         return
-    if _is_list(option_type):
+    if _is_mapping(option_type):
+        common |= {"action": "append", "metavar": "KEY=VALUE"}
+    elif _is_list(option_type):
         common |= {"action": "append", "metavar": _metavar(_item_type(option_type))}
     else:
         common |= {"metavar": _metavar(option_type)}
@@ -134,6 +141,32 @@ def _is_list(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (list, tuple, set, frozenset)
 
 
+def _is_mapping(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is dict or (
+        isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    )
+
+
+def _mappings(config_type: type[JobConfig]) -> set[str]:
+    """The settings that hold keys of their own: `--train language=full`, a mapping in YAML."""
+    fields = config_type.model_fields.items()
+    return {key for key, field in fields if _is_mapping(_plain_type(field.annotation))}
+
+
+def _mapping(option: str, words: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` words as a mapping; values are read as YAML reads them."""
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{option}: expected KEY=VALUE, not {word}")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            found[key] = value
+    return found
+
+
 def _item_type(annotation: Any) -> Any:
     arguments = typing.get_args(annotation)
     return arguments[0] if arguments else str
@@ -153,7 +186,9 @@ def _default_text(field: FieldInfo) -> str:
     if field.is_required() or _is_secret(field):
         return ""
     default = field.get_default(call_default_factory=True)
-    if default is None or default is False or default == "" or default == [] or default == ():
+    if isinstance(default, BaseModel):
+        default = [f"{key}={value}" for key, value in default.model_dump().items()]
+    if default is None or default is False or default in ("", [], (), {}):
         return ""
     text = ", ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
     if default is True:
@@ -251,7 +286,12 @@ def _explain(
             problems.append(f"missing {_option(key)} ({field.description or 'required'})")
         else:
             value = "the value given" if _is_secret(field) else repr(item["input"])
-            problems.append(f"{location}: {value} is not allowed: {_allowed(item['msg'])}")
+            inner = ".".join(map(str, item["loc"][1:]))
+            where = f"{location} {inner}".strip()
+            nested = _plain_type(field.annotation)
+            if item["type"] == "extra_forbidden" and _is_mapping(nested):
+                raise _unknown(f"{location}: ", "key", inner, tuple(nested.model_fields))
+            problems.append(f"{where}: {value} is not allowed: {_allowed(item['msg'])}")
     return "; ".join(problems)
 
 

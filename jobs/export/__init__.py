@@ -2,7 +2,7 @@
 
 job.py              settings, `run` and `main`
 selected_rows.py    the kept rows of a selection and the columns of their pairs, for all formats
-uids.py             DataComp's file of uids
+uids.py             DataComp's file of uids: the rows sorted by Spark (its bytes: udfs/outputs)
 shards.py           numbered shards of WebDataset or Parquet; the same tables give the same shards
 upstream_scores.py  score files per tar, as the paper's code writes them
 storage_paths.py    turns an output path into one that ordinary programs can open

@@ -1,4 +1,4 @@
-"""Instructions and captions out of their tables -> a folder of examples that training reads.
+"""Tables -> the folder of examples that training reads, written whole or not at all.
 
 Rows stream through the driver one after the other. Groups that are held out go to a folder of their
 own, of which training sees nothing.
@@ -9,118 +9,150 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from udfs.inputs import captions as texts
-from udfs.inputs import images
-from udfs.training.examples import INSTRUCTIONS, PAIRS
-from udfs.training.run import HELD_OUT
-
-from ..tables import delta
-from .instruction_tables import Sources, Told
-
-DATA = "data.json"
-"""What was read and left out, for the model card; written last, so that the folder is whole."""
-
-PIECE = 256  # rows written at a time
-_PAIRS = pa.schema(
-    [("uid", pa.string()), ("image", pa.binary()), ("caption", pa.string()), ("group", pa.string())]
-)
-_INSTRUCTIONS = pa.schema(
-    [
-        ("uid", pa.string()),
-        ("caption", pa.string()),
-        ("metric", pa.string()),
-        ("score", pa.float64()),
-        ("reason", pa.string()),
-    ]
+from udfs.core.metrics import METRICS
+from udfs.inputs import captions, images
+from udfs.training.examples import (
+    CONVERSATION_SCHEMA,
+    CONVERSATIONS,
+    HELD_OUT,
+    IMAGE_SCHEMA,
+    IMAGES,
+    INSTRUCTION_SCHEMA,
+    INSTRUCTIONS,
 )
 
+from ..core.errors import UsageError
+from .conversation_table import Conversation
+from .instruction_tables import Tables
 
-def key_of(spark: SparkSession, sources: Sources) -> str | None:
-    """What the examples are made of, or None where a table has no versions to tell by."""
-    versions = {}
-    for ref in (sources.instructions, sources.captions, sources.pairs):
-        if ref is not None:
-            if not delta.exists(spark, ref):
-                return None
-            versions[ref] = delta.version(spark, ref)
-    made_of = json.dumps([asdict(sources), versions], sort_keys=True)
-    return hashlib.sha256(made_of.encode()).hexdigest()
+ROWS_AT_ONCE = 256
 
 
-def write(told: Told, folder: Path, data: dict[str, Any]) -> dict[str, Any]:
-    """Write the folder of examples, whole or not at all; return what it holds.
+def write_examples(
+    tables: Tables, conversations: Iterable[Conversation], folder: Path
+) -> dict[str, Any]:
+    """Write the folder; return what it holds: `instructions` and `held_out` by metric, `images`,
+    `conversations`, and `left_out` by reason.
 
-    An image that cannot be decoded is left out with all that is said of it.
+    An image that cannot be decoded, or that is also held out, is left out with all that is said of
+    it. Raises UsageError where nothing is left.
     """
     scratch = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(scratch, ignore_errors=True)
-    counts = told.counts()
-    bad: set[str] = set()
-    scored = told.instructions.where("why is null")
-    for held, place in ((False, scratch), (True, scratch / HELD_OUT)):
-        place.mkdir(parents=True)
-        mine = scored.where("held" if held else "not held")
-        rows = told.images.where("held" if held else "not held")
-        # Images without captions only where a score needs them.
-        scores = mine.select("uid").distinct().withColumn("scored", F.lit(True))
-        rows = rows.join(scores, on="uid", how="left")
-        needed = "scored and (why is null or why = 'no caption')"
-        rows = rows.where(f"(matches and why is null) or ({needed})")
-        _write_table(place / PAIRS, _PAIRS, _pairs(rows, bad))
-        _write_table(place / INSTRUCTIONS, _INSTRUCTIONS, _rows(mine, bad))
-    if bad:
-        counts["left_out"]["captions"]["image that cannot be decoded"] = len(bad)
-    data = data | counts
-    (scratch / DATA).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    scratch.mkdir(parents=True)
+    left_out = dict(tables.left_out)
+    seen: set[bytes] = set()  # hashes of the held-out images
+    counts: dict[str, Any] = {}
+    for held_out in (True, False):
+        place = scratch / HELD_OUT if held_out else scratch
+        place.mkdir(exist_ok=True)
+        rows = tables.images.where(F.col("held_out") == held_out).orderBy("uid")
+        good: set[str] = set()
+        talks = [] if held_out else list(conversations)
+        writer = _images(rows.select("uid", "image").toLocalIterator(), held_out, seen, good)
+        _write_images(place / IMAGES, [*writer] if held_out else _with(writer, talks, good))
+        asked = tables.instructions.where(F.col("held_out") == held_out)
+        found: dict[str, int] = {}
+        _write_table(place / INSTRUCTIONS, INSTRUCTION_SCHEMA, _instructions(asked, good, found))
+        dropped = asked.count() - sum(found.values())
+        if dropped:
+            reason = "image that cannot be decoded" + ("" if held_out else " or is held out")
+            left_out[reason] = left_out.get(reason, 0) + dropped
+        turns = [
+            {"uid": talk.uid, "turns": [{"role": role, "text": text} for role, text in talk.turns]}
+            for talk in talks
+            if talk.uid is None or talk.uid in good
+        ]
+        if len(turns) < len(talks):
+            left_out["conversation whose image cannot be decoded"] = len(talks) - len(turns)
+        _write_table(place / CONVERSATIONS, CONVERSATION_SCHEMA, iter(turns))
+        by_metric = {metric: found[metric] for metric in METRICS if metric in found}
+        counts |= (
+            {"held_out": by_metric}
+            if held_out
+            else {"instructions": by_metric, "images": len(good), "conversations": len(turns)}
+        )
+    if not counts["instructions"]:
+        raise UsageError("no instruction is left to train on: none of the images can be decoded")
+    if not counts["held_out"]:
+        shutil.rmtree(scratch / HELD_OUT)
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
-    return data
+    return counts | {"left_out": left_out}
 
 
-def _pairs(rows: DataFrame, bad: set[str]) -> Iterator[dict[str, Any]]:
-    """Rows of PAIRS; an image is not written twice for a uid. Notes uids whose image is bad."""
-    written: dict[str, set[bytes]] = {}
-    for row in rows.select("uid", "image", "captions", "group").toLocalIterator():
-        uid, image = row["uid"], bytes(row["image"])
-        known, digest = written.setdefault(uid, set()), hashlib.sha256(image).digest()
-        new: bytes | None = None
-        if digest not in known:
-            try:
-                images.decode(image)
-            except images.ImageError:
-                bad.add(uid)
-                continue
-            known.add(digest)
-            new = image
-        captions: list[str | None] = [texts.clean(caption) for caption in row["captions"]]
-        for caption in captions or [None]:
-            if caption or new:
-                yield {"uid": uid, "image": new, "caption": caption, "group": row["group"]}
-            new = None
-    bad -= {uid for uid, known in written.items() if known}  # another image of it is good
+def identity_of(folder: Path, *settings: Any) -> str:
+    """A hash of the examples and of settings that can be written as JSON."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest.update(str(path.relative_to(folder)).encode())
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
-def _rows(scored: DataFrame, bad: set[str]) -> Iterator[dict[str, Any]]:
+def _images(
+    rows: Iterator[Any], held_out: bool, seen: set[bytes], good: set[str]
+) -> Iterator[dict[str, Any]]:
+    """The images that can be trained on; their uids go into `good`."""
+    for row in rows:
+        data = bytes(row["image"])
+        digest = hashlib.sha256(data).digest()
+        if held_out:
+            seen.add(digest)
+        elif digest in seen:
+            continue
+        if _decodes(data):
+            good.add(row["uid"])
+            yield {"uid": row["uid"], "image": data}
+
+
+def _with(
+    rows: Iterator[dict[str, Any]], talks: list[Conversation], good: set[str]
+) -> Iterator[dict[str, Any]]:
+    yield from rows
+    for talk in talks:
+        if talk.uid is not None and talk.uid not in good and _decodes(talk.image or b""):
+            good.add(talk.uid)
+            yield {"uid": talk.uid, "image": talk.image}
+
+
+def _decodes(data: bytes) -> bool:
+    try:
+        images.decode(data)
+    except images.ImageError:
+        return False
+    return True
+
+
+def _instructions(rows: Any, good: set[str], counts: dict[str, int]) -> Iterator[dict[str, Any]]:
+    # Captions as bytes: they may hold what is no text.
     columns = [
         F.col(f.name).cast("binary") if f.name in ("caption", "reason") else F.col(f.name)
-        for f in _INSTRUCTIONS
+        for f in INSTRUCTION_SCHEMA
     ]
-    for row in scored.select(*columns).toLocalIterator():
-        if row["uid"] not in bad:
+    for row in rows.orderBy("uid", "caption", "metric").select(*columns).toLocalIterator():
+        if row["uid"] in good:
             found = row.asDict()
-            found["caption"] = texts.clean(found["caption"])
-            found["reason"] = " ".join(texts.clean(found["reason"]).split()) or None
+            found["caption"] = captions.clean(found["caption"])
+            found["reason"] = " ".join(captions.clean(found["reason"]).split()) or None
+            counts[row["metric"]] = counts.get(row["metric"], 0) + 1
             yield found
+
+
+def _write_images(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Arrow's own format, uncompressed: training maps the file into memory."""
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, IMAGE_SCHEMA) as writer:
+        for row in rows:
+            writer.write_batch(pa.RecordBatch.from_pylist([row], IMAGE_SCHEMA))
 
 
 def _write_table(path: Path, schema: pa.Schema, rows: Iterator[dict[str, Any]]) -> None:
@@ -128,17 +160,8 @@ def _write_table(path: Path, schema: pa.Schema, rows: Iterator[dict[str, Any]]) 
         piece: list[dict[str, Any]] = []
         for row in rows:
             piece.append(row)
-            if len(piece) == PIECE:
+            if len(piece) == ROWS_AT_ONCE:
                 writer.write_table(pa.Table.from_pylist(piece, schema))
                 piece = []
         if piece:
             writer.write_table(pa.Table.from_pylist(piece, schema))
-
-
-def known(folder: Path) -> dict[str, Any]:
-    """What `write` said of a whole folder of examples; empty where there is none."""
-    try:
-        data: dict[str, Any] = json.loads((folder / DATA).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data

@@ -1,12 +1,13 @@
-"""The tables that fine-tuning reads, judged: what is trained on, held out, or left out and why."""
+"""The tables that fine-tuning reads: a teacher's answers, the images, and which are held out.
+
+What is wrong in them stops the job before anything is trained; what has no score to learn from is
+left out, counted by reason.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -17,243 +18,249 @@ from udfs.core.metrics import METRICS
 from ..core.errors import UsageError
 from ..core.settings import nearest
 from ..tables.delta import quoted
-from ..tables.ratings import find_column, number, read_table
+from ..tables.external_table import find_column, read_table
+from ..tables.ratings import number
+
+MOST_SPREAD = 50.0
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The tables, and what their columns are called. `pairs` has the images of instructions that
-    neither have an `image` column nor are among the captions."""
+class Tables:
+    """What was read.
 
-    instructions: str | None
-    captions: str | None
-    pairs: str | None
-    style: str
-    hold_out: tuple[str, ...] = ()
-    group_column: str | None = None
-    caption_columns: tuple[str, ...] = ("caption",)
-    limit: int | None = None
-
-
-@dataclass(frozen=True)
-class Told:
-    """The tables, read and judged. `instructions`: uid, caption, metric, score, reason, `why` (not
-    used; null where it is), `held`. `images`: uid, image, captions, group, `why`, `held`, and
-    `matches`, whether the captions are to be trained on."""
+    Attributes:
+        instructions: uid, caption, metric, score, spread, reason, held_out; one row a metric of a
+            pair, the mean of its scores where there are several.
+        images: uid, image, held_out; one row for each uid of the instructions.
+        left_out: rows without anything to learn from, by reason.
+    """
 
     instructions: DataFrame
     images: DataFrame
-
-    def counts(self) -> dict[str, Any]:
-        """Rows used, held out, and left out by the reason."""
-        result: dict[str, Any] = {"left_out": {}}
-        rows = self.instructions.groupBy("why", "held", "metric").count().collect()
-        result["instructions"] = _sum(
-            (row["metric"], row["count"]) for row in rows if not row["why"] and not row["held"]
-        )
-        result["held_out_instructions"] = _sum(
-            (row["metric"], row["count"]) for row in rows if not row["why"] and row["held"]
-        )
-        result["left_out"]["instructions"] = _sum(
-            (row["why"], row["count"]) for row in rows if row["why"]
-        )
-        known = self.images.where("matches")
-        rows = known.groupBy("why", "held").agg(F.count("*"), F.sum(F.size("captions"))).collect()
-        used = [row for row in rows if not row[0] and not row[1]]
-        result["images"] = sum(row[2] for row in used)
-        result["captions"] = sum(row[3] or 0 for row in used)
-        result["held_out_images"] = sum(row[2] for row in rows if not row[0] and row[1])
-        result["left_out"]["captions"] = _sum((row[0], row[2]) for row in rows if row[0])
-        return result
-
-    def tokens(self) -> int:
-        """Roughly how many tokens captions and reasons to train on have: four characters each."""
-        used = F.col("why").isNull() & ~F.col("held")
-        texts = F.aggregate("captions", F.lit(0), lambda total, text: total + F.length(text))
-        own = self.images.where(used).agg(F.sum(texts)).first()
-        length = F.length("caption") + F.coalesce(F.length("reason"), F.lit(0))
-        asked = self.instructions.where(used).agg(F.sum(length)).first()
-        return sum(row[0] or 0 for row in (own, asked) if row) // 4
+    left_out: dict[str, int]
 
 
-def _sum(counted: Iterable[tuple[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for name, count in counted:
-        total[name] += count
-    return dict(sorted(total.items()))
+def read_tables(
+    spark: SparkSession,
+    instructions: str,
+    pairs: str | None,
+    style: str,
+    group_column: str | None,
+    hold_out: Sequence[str],
+    limit: int | None,
+) -> Tables:
+    """Read and check the tables.
 
-
-def read(spark: SparkSession, sources: Sources) -> Told:
-    """Read the tables. Raises UsageError for a table, column or group that is not there."""
-    known, scored = _captions(spark, sources), _instructions(spark, sources)
-    own = _images(spark, sources)
-    parts = [part for part in (known, own) if part is not None]
-    if not parts:
-        raise UsageError(
-            "--instructions has no column image: give --captions or --pairs with the images"
-        )
-    given = reduce(DataFrame.unionByName, parts)
-    if scored is None:
-        scored = spark.createDataFrame([], _INSTRUCTIONS_SQL)
-    # A uid's group is the same in all tables, even where only one of them says so.
-    groups = given.where("group is not null").groupBy("uid").agg(F.min("group").alias("group"))
-    given = given.drop("group").join(groups, on="uid", how="left")
-    _check_groups(groups, sources)
-    held = F.coalesce(F.col("group").isin(list(sources.hold_out)), F.lit(False))
-    given = given.withColumn("held", held).withColumn("sha", F.sha2("image", 256))
-    held_images = given.where("held").select("sha").distinct().withColumn("twin", F.lit(True))
-    given = given.join(held_images, on="sha", how="left")
+    Raises:
+        UsageError: a table or column is missing, a row is wrong (unknown metric, score outside
+            0..100, no uid, no caption, no image for a uid), nothing is left to train on, or a
+            group to hold out is not there.
+    """
+    frame = read_table(spark, instructions, "--instructions")
+    long = _long(frame, instructions).localCheckpoint()
+    _refuse_wrong_rows(long, instructions)
     why = (
-        F.when(F.col("uid").isNull(), "no uid")
-        .when(F.col("image").isNull() | (F.length("image") == 0), "no image")
-        .when(~F.col("held") & F.col("twin"), "same image as one that is held out")
-        .when(F.col("matches") & (F.size("captions") == 0), "no caption")
+        F.when(F.coalesce("status", F.lit("ok")) != "ok", F.concat(F.lit("status "), "status"))
+        .when(F.col("score").isNull(), "no score")
+        .when(F.coalesce("style", F.lit(style)) != style, "another style")
     )
-    given = given.withColumn("why", why).drop("twin", "sha")
-    by_uid = given.where("why is null or why = 'no caption'").groupBy("uid")
-    usable = by_uid.agg(F.max("held").alias("held"), F.lit(True).alias("usable"))
-    twins = given.where("why = 'same image as one that is held out'").select("uid").distinct()
-    scored = scored.join(usable, on="uid", how="left")
-    scored = scored.join(twins.withColumn("twin", F.lit(True)), on="uid", how="left")
-    found = (
-        F.when(F.col("why").isNotNull(), F.col("why"))
-        .when(F.col("usable").isNull() & F.col("twin"), "same image as one that is held out")
-        .when(F.col("usable").isNull(), "no image")
+    judged = long.withColumn("why", why)
+    counts = judged.where("why is not null").groupBy("why").count().collect()
+    left_out = {row["why"]: row["count"] for row in sorted(counts)}
+    good = judged.where("why is null").groupBy("uid", "caption", "metric")
+    rows = good.agg(
+        F.round(F.avg("score"), 6).alias("score"),
+        F.round(F.avg("spread"), 6).alias("spread"),
+        F.min("reason").alias("reason"),
     )
-    judged = F.coalesce("held", F.lit(False))
-    scored = scored.withColumn("why", found).withColumn("held", judged).drop("usable", "twin")
-    return Told(scored, given)
+    if limit is not None:
+        rows = rows.orderBy(F.xxhash64("uid"), "uid", "caption", "metric").limit(limit)
+    rows = rows.localCheckpoint()
+    if rows.isEmpty():
+        told = "; ".join(f"{reason} {count:,}" for reason, count in left_out.items())
+        raise UsageError(
+            f"--instructions {instructions}: nothing to learn from ({told or 'empty'})"
+        )
+    images, groups = _images(spark, frame, instructions, pairs, group_column, rows)
+    held_out = _held_out(groups, group_column, hold_out, rows)
+    flagged = F.coalesce("held_out", F.lit(False)).alias("held_out")
+    rows = rows.join(held_out, "uid", "left").select(*rows.columns, flagged)
+    images = images.join(held_out, "uid", "left").select("uid", "image", flagged)
+    return Tables(rows, images, left_out)
 
 
-_INSTRUCTIONS_SQL = (
-    "uid string, caption string, metric string, score double, reason string, why string"
-)
-
-
-def _captions(spark: SparkSession, sources: Sources) -> DataFrame | None:
-    """uid, image, captions, group, matches: a row of the captions table each."""
-    if sources.captions is None:
-        return None
-    frame = _limited(read_table(spark, sources.captions, "--captions"), sources.limit)
-    for name in ("uid", "image"):
-        find_column(frame, name, "--captions", sources.captions)
-    for name in sources.caption_columns:
-        find_column(frame, name, "--caption-column", sources.captions)
-    columns = [F.col(quoted(name)).cast("string") for name in sources.caption_columns]
-    own = F.filter(F.array(*columns), lambda text: F.length(F.trim(text)) > 0)
-    return frame.select(
-        F.col("uid").cast("string").alias("uid"),
-        _image(frame, "--captions").alias("image"),
-        F.transform(own, lambda text: text.cast("binary")).alias("captions"),
-        _group(frame, sources).alias("group"),
-        F.lit(True).alias("matches"),
+def _long(frame: DataFrame, ref: str) -> DataFrame:
+    """One row a metric: uid, caption, metric, score, spread, reason, style, status."""
+    for name in ("uid", "caption"):
+        find_column(frame, name, "--instructions", ref)
+    optional = {
+        name: (F.col(name) if name in frame.columns else F.lit(None)).cast("string").alias(name)
+        for name in ("reason", "style", "status")
+    }
+    spread = number(frame, "spread") if "spread" in frame.columns else F.lit(None).cast("double")
+    keys = [F.col(name).cast("string").alias(name) for name in ("uid", "caption")]
+    if "metric" in frame.columns:
+        find_column(frame, "score", "--instructions", ref)
+        return frame.select(
+            *keys,
+            F.lower(F.trim(F.col("metric").cast("string"))).alias("metric"),
+            F.col("score").cast("string").alias("given"),
+            number(frame, "score").alias("score"),
+            spread.alias("spread"),
+            *optional.values(),
+        )
+    wide = [metric for metric in METRICS if metric in frame.columns]
+    if not wide:
+        raise UsageError(
+            f"--instructions {ref}: there is no column metric, and none of {', '.join(METRICS)}"
+            f" (it has {', '.join(frame.columns)})"
+        )
+    parts = [
+        F.struct(
+            F.lit(metric).alias("metric"),
+            F.col(metric).cast("string").alias("given"),
+            number(frame, metric).alias("score"),
+            _reason_of(frame, metric).alias("reason"),
+        )
+        for metric in wide
+    ]
+    exploded = frame.select(
+        *keys,
+        spread.alias("spread"),
+        optional["style"],
+        optional["status"],
+        F.explode(F.array(*parts)).alias("answer"),
+    )
+    return exploded.select("uid", "caption", "answer.*", "spread", "style", "status").where(
+        "given is not null"  # a pair that was not asked for this metric
     )
 
 
-def _image(frame: DataFrame, option: str) -> Column:
-    if not isinstance(frame.schema["image"].dataType, T.BinaryType):
-        raise UsageError(f"{option}: the column image must hold bytes (see mlm-filter ingest)")
+def _reason_of(frame: DataFrame, metric: str) -> Column:
+    """The reason for one metric of a wide table: `why.itm`, `reason.itm` or `itm_reason`."""
+    for name in ("why", "reason"):
+        if name in frame.columns:
+            kind = frame.schema[name].dataType
+            if isinstance(kind, T.MapType) or (
+                isinstance(kind, T.StructType) and metric in kind.names
+            ):
+                return F.col(name)[metric].cast("string")
+    name = f"{metric}_reason"
+    return (F.col(name) if name in frame.columns else F.lit(None)).cast("string")
+
+
+def _refuse_wrong_rows(rows: DataFrame, ref: str) -> None:
+    """Raise UsageError for rows that no training can take, with their number and an example."""
+    wrong: dict[str, Column] = {
+        "no uid": F.col("uid").isNull(),
+        "no caption": F.length(F.trim(F.coalesce("caption", F.lit("")))) == 0,
+        f"an unknown metric (there are {', '.join(METRICS)})": ~F.coalesce(
+            F.col("metric").isin(*METRICS), F.lit(False)
+        ),
+        "a score that is no number": F.col("given").isNotNull() & F.col("score").isNull(),
+        "a score outside 0..100": ~F.coalesce(F.col("score").between(0, 100), F.lit(True)),
+        f"a spread outside 0..{MOST_SPREAD:g}": ~F.coalesce(
+            F.col("spread").between(0, MOST_SPREAD), F.lit(True)
+        ),
+    }
+    example = F.concat_ws(" ", F.coalesce("uid", F.lit("null")), "metric", "given")
+    found = rows.agg(
+        *(F.count_if(condition) for condition in wrong.values()),
+        *(F.min(F.when(condition, example)) for condition in wrong.values()),
+    ).first()
+    assert found is not None
+    problems = [
+        f"{found[i]:,} rows have {what}, such as {found[len(wrong) + i]}"
+        for i, what in enumerate(wrong)
+        if found[i]
+    ]
+    if problems:
+        raise UsageError(f"--instructions {ref}: {'; '.join(problems)}")
+
+
+def _images(
+    spark: SparkSession,
+    frame: DataFrame,
+    ref: str,
+    pairs: str | None,
+    group_column: str | None,
+    rows: DataFrame,
+) -> tuple[DataFrame, DataFrame]:
+    """The image of each uid, (uid, image), and the groups that the tables name, (uid, group)."""
+    sources = [("--instructions", ref, frame)]
+    if pairs is not None:
+        sources.append(("--pairs", pairs, read_table(spark, pairs, "--pairs")))
+    images: list[DataFrame] = []
+    groups: list[DataFrame] = []
+    wanted = rows.select("uid").distinct()
+    for option, name, table in sources:
+        if option == "--pairs":
+            for column in ("uid", "image"):
+                find_column(table, column, option, name)
+        table = table.withColumn("uid", F.col("uid").cast("string"))
+        if "image" in table.columns:
+            images.append(table.select("uid", _bytes(table, option).alias("image")))
+        if group_column in table.columns:
+            group = F.col(quoted(str(group_column))).cast("string")
+            groups.append(table.select("uid", group.alias("group")))
+    if not images:
+        raise UsageError(
+            f"--instructions {ref} has no column image: give --pairs with uid and image"
+        )
+    if group_column is not None and not groups:
+        known = sorted({column for _, _, table in sources for column in table.columns})
+        near = nearest(group_column, known)
+        hint = f"; did you mean {near}?" if near else ""
+        raise UsageError(f"--group-column: no table has a column {group_column}{hint}")
+    found = images[0]
+    for more in images[1:]:
+        found = found.unionByName(more)
+    found = found.where("image is not null").join(wanted, "uid", "left_semi")
+    found = found.groupBy("uid").agg(
+        F.min("image").alias("image"), F.countDistinct("image").alias("n")
+    )
+    found = found.localCheckpoint()
+    several = found.where("n > 1").select("uid").first()
+    if several is not None:
+        raise UsageError(f"the uid {several[0]} has several images: which one did the teacher see?")
+    missing = wanted.join(found, "uid", "left_anti")
+    absent = missing.agg(F.count("*"), F.min("uid")).first()
+    if absent is not None and absent[0]:
+        hint = "" if pairs else " (--pairs can name a table of uid and image)"
+        raise UsageError(f"{absent[0]:,} uids have no image, such as {absent[1]}{hint}")
+    named = groups[0] if groups else spark.createDataFrame([], "uid string, group string")
+    for more in groups[1:]:
+        named = named.unionByName(more)
+    named = named.where("group is not null").groupBy("uid").agg(F.min("group").alias("group"))
+    return found.drop("n"), named
+
+
+def _bytes(frame: DataFrame, option: str) -> Column:
+    kind = frame.schema["image"].dataType
+    if isinstance(kind, T.StructType) and "bytes" in kind.names:  # as Hugging Face datasets has it
+        return F.col("image.bytes")
+    if not isinstance(kind, T.BinaryType):
+        raise UsageError(f"{option}: column image is {kind.simpleString()}, not bytes of images")
     return F.col("image")
 
 
-def _group(frame: DataFrame, sources: Sources, required: bool = True) -> Column:
-    name = sources.group_column
-    if name is None or (not required and name not in frame.columns):
-        return F.lit(None).cast("string")
-    find_column(frame, name, "--group-column", "the table")
-    return F.col(quoted(name)).cast("string")
-
-
-def _limited(frame: DataFrame, limit: int | None) -> DataFrame:
-    """The same rows in every run."""
-    if limit is None:
-        return frame
-    keys = [name for name in ("uid", "caption", "metric") if name in frame.columns]
-    return frame.orderBy(F.xxhash64("uid"), *keys).limit(limit)
-
-
-def _images(spark: SparkSession, sources: Sources) -> DataFrame | None:
-    """As `_captions`, without captions: what else is known of the uids of instructions, one row
-    each."""
-    if sources.instructions is None:
-        return None
-    wanted = read_table(spark, sources.instructions, "--instructions")
-    find_column(wanted, "uid", "--instructions", sources.instructions)
-    uids = wanted.select(F.col("uid").cast("string").alias("uid")).distinct()
-    found = []
-    for ref, option in ((sources.instructions, "--instructions"), (sources.pairs, "--pairs")):
-        if ref is None:
-            continue
-        frame = read_table(spark, ref, option)
-        if option == "--pairs":
-            for name in ("uid", "image"):
-                find_column(frame, name, option, ref)
-        has_image = "image" in frame.columns
-        if not has_image and (sources.group_column not in frame.columns):
-            continue
-        image = _image(frame, option) if has_image else F.lit(None).cast("binary")
-        known = frame.select(
-            F.col("uid").cast("string").alias("uid"),
-            image.alias("image"),
-            _group(frame, sources, required=False).alias("group"),
-        )
-        if option == "--pairs":
-            known = known.join(uids, on="uid", how="left_semi")
-        known = known.groupBy("uid").agg(F.min("image").alias("image"), F.min("group"))
-        found.append(
-            known.select(
-                "uid",
-                "image",
-                F.array().cast("array<binary>").alias("captions"),
-                F.col("min(group)").alias("group"),
-                F.lit(False).alias("matches"),
-            )
-        )
-    return reduce(DataFrame.unionByName, found) if found else None
-
-
-def _instructions(spark: SparkSession, sources: Sources) -> DataFrame | None:
-    """uid, caption, metric, score, reason, why: one row a pair and metric, the mean of its scores
-    where there are several."""
-    ref = sources.instructions
-    if ref is None:
-        return None
-    frame = _limited(read_table(spark, ref, "--instructions"), sources.limit)
-    for name in ("uid", "caption", "metric", "score"):
-        find_column(frame, name, "--instructions", ref)
-    reason = F.col("reason").cast("string") if "reason" in frame.columns else F.lit(None)
-    style = F.col("style").cast("string") if "style" in frame.columns else F.lit(None)
-    metric, score = F.lower(F.trim(F.col("metric").cast("string"))), number(frame, "score")
-    text = F.col("caption").cast("string")
-    why = (
-        F.when(F.col("uid").isNull(), "no uid")
-        .when(text.isNull() | (F.length(F.trim(text)) == 0), "no caption")
-        .when(metric.isNull() | ~metric.isin(*METRICS), "unknown metric")
-        .when(score.isNull(), "no score")
-        .when(~score.between(0, 100), "score outside 0..100")
-        .when(style.isNotNull() & (style != sources.style), "another style")
-    )
-    rows = frame.select(
-        F.col("uid").cast("string").alias("uid"),
-        text.alias("caption"),
-        metric.alias("metric"),
-        score.alias("score"),
-        reason.cast("string").alias("reason"),
-        why.alias("why"),
-    )
-    by_pair = rows.where("why is null").groupBy("uid", "caption", "metric")
-    good = by_pair.agg(F.round(F.avg("score"), 6).alias("score"), F.min("reason").alias("reason"))
-    return good.withColumn("why", F.lit(None).cast("string")).unionByName(
-        rows.where("why is not null")
-    )
-
-
-def _check_groups(groups: DataFrame, sources: Sources) -> None:
-    if not sources.hold_out:
-        return
-    names = [row[0] for row in groups.select("group").distinct().collect()]
-    for name in sources.hold_out:
-        if name not in names:
-            guess = nearest(name, names)
-            hint = f"; did you mean {guess}?" if guess else ""
-            raise UsageError(f"--hold-out: no group {name} in {sources.group_column}{hint}")
+def _held_out(
+    groups: DataFrame, group_column: str | None, hold_out: Sequence[str], rows: DataFrame
+) -> DataFrame:
+    """The uids of the groups to hold out: uid, held_out."""
+    if hold_out:
+        known = [row[0] for row in groups.select("group").distinct().collect()]
+        for name in hold_out:
+            if name not in known:
+                near = nearest(name, known)
+                hint = f"; did you mean {near}?" if near else ""
+                raise UsageError(f"--hold-out: no group {name} in {group_column}{hint}")
+    found = groups.where(F.col("group").isin(list(hold_out)))
+    found = found.select("uid", F.lit(True).alias("held_out"))
+    if hold_out:
+        held = rows.join(found, "uid", "left_semi").count()
+        if not held:
+            raise UsageError(f"--hold-out {', '.join(hold_out)}: no instruction is about them")
+        if held == rows.count():
+            raise UsageError("--hold-out names all groups: nothing is left to train on")
+    return found

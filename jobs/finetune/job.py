@@ -1,140 +1,53 @@
-"""Teach a model to score: a teacher's instructions (and captions that match) -> a model folder.
+"""Teach a model to score: a teacher's answers -> a model folder.
 
-    mlm-filter finetune --instructions I --captions PAIRS --model FOLDER_OR_HUB_ID \\
-                        --recipe recipe.yaml --output MODEL --group-column book --hold-out history
+    mlm-filter finetune --instructions I --model FOLDER_OR_HUB_ID --output MODEL \\
+                        --group-column book --hold-out history
 
-A run that was killed goes on from its newest checkpoint when the same command is given again, and
-ends with the same weights.
+A run that was killed goes on from its newest checkpoint when the same command is given again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-from pydantic import Field, model_validator
 from pyspark.sql import SparkSession
 
-from udfs.baseline.model import BaselineError
 from udfs.core import peft_adapters
 from udfs.models import dual_encoder, identity
 from udfs.models.model_config import ModelError
+from udfs.scoring.chat_template import TemplateError
+from udfs.scoring.number_tree import NumberTreeError
+from udfs.scoring.prompts import PromptError
 from udfs.starter import model as starter
-from udfs.training.checkpoints import CheckpointError
+from udfs.starter.wheels import StarterError
+from udfs.training.checkpoints import TrainingError
 from udfs.training.examples import ExamplesError
-from udfs.training.recipe import Recipe
-from udfs.training.run import Settings, cuda_available, fit
+from udfs.training.run import Run, argument_names, cuda_available, fit
+from udfs.training.trainable_parts import PartsError
 
-from ..core.job_runner import UsageError, say
-from ..core.job_runner import main as run_job
-from ..core.settings import JobConfig
-from ..tables import delta
-from . import examples_folder, instruction_tables
-from .instruction_tables import Sources, Told
-from .recipe_file import read_recipe
+from ..core import job_runner
+from ..core.errors import UsageError
+from ..core.job_runner import say
+from ..core.settings import nearest
+from .conversation_table import read_conversations
+from .examples_folder import identity_of, write_examples
+from .instruction_tables import read_tables
+from .model_card import agreements, model_card
+from .settings import FinetuneConfig
 
-
-class FinetuneConfig(JobConfig):
-    """Fine-tune a multimodal model on a teacher's scores -> a model folder that scores."""
-
-    recipe: str = Field(description="YAML file that says what is trained how")
-    output: str = Field(description="model folder to make")
-    instructions: str | None = Field(
-        default=None,
-        description="table of uid, caption, metric, score, and maybe image, reason, style: a path"
-        " (Delta, Parquet, JSONL) or catalog.schema.table",
-    )
-    captions: str | None = Field(
-        default=None,
-        description="pairs table (uid, image, caption) of captions that match their images: for the"
-        " loss rank, and for images that --instructions lacks",
-    )
-    pairs: str | None = Field(
-        default=None, description="further table of uid and image, for images of --instructions"
-    )
-    model: str = Field(
-        default=starter.STARTER_BASE,
-        description="folder or hub id of the model to fine-tune; starter-base: the small one before"
-        " any training; starter: after it, to go on from (needs --merge)",
-    )
-    revision: str | None = Field(default=None, description="commit of a model on the hub")
-    caption_column: list[str] = Field(
-        default_factory=lambda: ["caption"],
-        description="column of --captions with a caption; may be repeated",
-    )
-    group_column: str | None = Field(
-        default=None, description="column that says which images belong together, e.g. the book"
-    )
-    hold_out: list[str] = Field(
-        default_factory=list,
-        description="group that is never trained on, and on which the result is measured; may be"
-        " repeated",
-    )
-    work: str | None = Field(
-        default=None, description="folder for examples and checkpoints (default: OUTPUT.work)"
-    )
-    merge: bool = Field(default=False, description="write a whole model instead of an adapter")
-    processes: int = Field(
-        default=0,
-        ge=0,
-        description="train in so many processes by TorchDistributor; 0: in this one",
-    )
-    cluster: bool = Field(
-        default=False, description="processes on the cluster's workers; folders must be shared"
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="auto: a GPU where there is one"
-    )
-    compile: bool = Field(
-        default=False, description="compile language layers: faster, needs a C++ compiler"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.instructions is None and self.captions is None:
-            raise UsageError("nothing to learn from: give --instructions, --captions or both")
-        if self.hold_out and self.group_column is None:
-            raise UsageError("--hold-out names groups: --group-column is missing")
-        if self.cluster and not self.processes:
-            raise UsageError("--cluster: --processes says how many")
-        if self.model == starter.STARTER and not self.merge:
-            raise UsageError(
-                "--model starter: an adapter of it would fit this release's only; add --merge, or"
-                " begin with starter-base"
-            )
-        if not self.caption_column:
-            raise UsageError("--caption-column: at least one is needed")
-        for option, folder in (("--output", self.output), ("--work", self.work)):
-            if folder is not None and delta.is_uri(folder):
-                raise UsageError(f"{option} is a folder of this machine, or one that all share")
-        self.recipe_of()
-        return self
-
-    def recipe_of(self) -> Recipe:
-        """The recipe. Raises UsageError."""
-        return read_recipe(Path(self.recipe).expanduser())
-
-    def sources(self, style: str) -> Sources:
-        """The tables to read, for instructions of this style."""
-        return Sources(
-            self.instructions,
-            self.captions,
-            self.pairs,
-            style,
-            tuple(self.hold_out),
-            self.group_column,
-            tuple(self.caption_column),
-            self.limit,
-        )
+TIMED_STEPS = 3
+"""Steps that a dry run takes to tell how long a training would."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """The model to begin with: where it is, what the adapter calls it, a hash of its content."""
+    """The model to begin with: its folder or hub id, what an adapter calls it, a hash of it."""
 
     folder: str
     name: str
@@ -143,54 +56,68 @@ class Base:
 
 
 def run(spark: SparkSession, config: FinetuneConfig) -> dict[str, Any]:
-    """Write the examples, train, return the summary.
+    """Read the tables, train, write the model folder; return the summary.
 
     Raises UsageError for what the user can mend.
     """
-    recipe = config.recipe_of()
     output = Path(config.output).expanduser().resolve()
     if output.exists():
         raise UsageError(f"--output: {output} is there already")
     beside = output.with_name(f"{output.name}.work")
     work = Path(config.work).expanduser().resolve() if config.work else beside
-    sources = config.sources(recipe.style)
-    told = instruction_tables.read(spark, sources)
-    steps = {stage.name: stage.steps for stage in recipe.stages}
-    summary: dict[str, Any] = {"model": config.model, "steps": sum(steps.values())}
-    if config.dry_run:
-        counts = told.counts()
-        _tell(counts)
-        tokens = told.tokens()
-        say(f"steps: {', '.join(f'{name} {n:,}' for name, n in steps.items())}")
-        say(f"about {tokens:,} tokens of captions and reasons in an epoch (4 characters a token)")
-        return summary | {"dry_run": True, "tokens_about": tokens} | counts
+    _check_arguments(config.trainer)
     base = find_base(config.model, config.revision)
-    work.mkdir(parents=True, exist_ok=True)
-    data = _examples(spark, told, sources, work / "examples")
-    _tell(data)
-    device = config.device
-    if device == "auto":
-        device = "cuda" if cuda_available() else "cpu"
-    settings = Settings(
+    tables = read_tables(
+        spark,
+        config.instructions,
+        config.pairs,
+        config.style,
+        config.group_column,
+        config.hold_out,
+        config.limit,
+    )
+    talks = (
+        read_conversations(spark, config.conversations, config.conversation_images)
+        if config.conversations
+        else iter(())
+    )
+    data = write_examples(tables, talks, work / "examples")
+    _say_counts(data)
+    settings = config.training().model_dump_json()
+    device = ("cuda" if cuda_available() else "cpu") if config.device == "auto" else config.device
+    scratch = output.with_name(f".{output.name}.new")
+    training = Run(
         examples=str(work / "examples"),
         work=str(work),
-        output=str(output),
+        output=str(scratch),
         base=base.folder,
         base_name=base.name,
-        base_content=base.content,
         revision=base.revision,
-        recipe=recipe.model_dump_json(),
+        identity=identity_of(work / "examples", base.content, settings, config.trainer),
+        settings=settings,
+        trainer=config.trainer,
         device=device,
-        merge=config.merge,
-        compiled=config.compile,
+        # An adapter of the starter would fit this release's starter alone.
+        merge=config.merge or config.model == starter.STARTER,
+        timed_steps=TIMED_STEPS if config.dry_run else 0,
     )
     try:
-        result = _fit(settings, config)
-    except (ExamplesError, CheckpointError, BaselineError) as error:
+        result = _fit(training, config)
+    except (
+        *(TrainingError, ExamplesError, PartsError),
+        *(PromptError, TemplateError, NumberTreeError),
+    ) as error:
         raise UsageError(str(error)) from None
+    summary = {"model": config.model, **data, "packed": result["packed"]}
+    summary["trained_weights"] = result["trained_weights"]
+    if config.dry_run:
+        return summary | _say_cost(result)
+    rows = agreements(result["predictions"]) if "predictions" in result else []
+    (scratch / "README.md").write_text(model_card(config, data, result, rows), encoding="utf-8")
+    (scratch / "evaluation.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    scratch.rename(output)
     say(f"saved {output}; score with: mlm-filter score --model {output} ...")
-    kept = ("instructions", "captions", "images", "held_out_instructions", "left_out")
-    return summary | {name: data[name] for name in kept} | result
+    return summary | {"output": str(output), "steps": result["steps"], "evaluation": rows}
 
 
 def find_base(model: str, revision: str | None) -> Base:
@@ -198,59 +125,73 @@ def find_base(model: str, revision: str | None) -> Base:
     if not starter.is_starter(model) and Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().resolve())
         if peft_adapters.is_adapter(model):
-            raise UsageError(f"--model: {model} is an adapter; fine-tune a whole model (--merge)")
+            raise UsageError(
+                f"--model: {model} is an adapter; merge it first (finetune --merge makes a whole"
+                " model)"
+            )
     try:
-        if dual_encoder.is_dual_encoder(model, revision):
-            raise UsageError(f"--model: {model} is a dual encoder and gives no four scores")
         content, commit = identity.identity(model, revision)
+        if dual_encoder.is_dual_encoder(model, commit):
+            raise UsageError(f"--model: {model} is a dual encoder, which gives no four scores")
         folder = starter.folder_of(model)
-    except (ModelError, starter.StarterError) as error:
+    except (ModelError, StarterError) as error:
         raise UsageError(str(error)) from None
     return Base(folder, model, content, commit)
 
 
-def _examples(spark: SparkSession, told: Told, sources: Sources, folder: Path) -> dict[str, Any]:
-    """The folder of examples, written anew unless it holds these very tables."""
-    key = examples_folder.key_of(spark, sources)
-    known = examples_folder.known(folder)
-    if key is not None and known.get("key") == key:
-        say(f"examples are in {folder} already")
-        return known
-    say(f"writing examples to {folder}")
-    return examples_folder.write(told, folder, {"key": key, "held_out": list(sources.hold_out)})
+def _check_arguments(given: dict[str, Any]) -> None:
+    names = sorted(argument_names())
+    for name in given:
+        if name not in names:
+            near = nearest(name, names)
+            hint = f"; did you mean {near}?" if near else ""
+            raise UsageError(f"--trainer: no argument {name} for TrainingArguments{hint}")
 
 
-def _fit(settings: Settings, config: FinetuneConfig) -> dict[str, Any]:
+def _fit(training: Run, config: FinetuneConfig) -> dict[str, Any]:
     if not config.processes:
-        return fit(settings)
+        return fit(training)
     from pyspark.ml.torch.distributor import TorchDistributor
 
     distributor = TorchDistributor(
         num_processes=config.processes,
         local_mode=not config.cluster,
-        use_gpu=settings.device == "cuda",
+        use_gpu=training.device == "cuda",
     )
-    with contextlib.redirect_stdout(sys.stderr):  # what the processes say: stdout is for the JSON
-        result = distributor.run(fit, settings)
-    return result or {}
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the line of JSON
+        return distributor.run(fit, training) or {}
 
 
-def _tell(counts: dict[str, Any]) -> None:
-    def listed(found: dict[str, int]) -> str:
-        return ", ".join(f"{name} {n:,}" for name, n in found.items()) or "none"
+def _say_counts(data: dict[str, Any]) -> None:
+    def listed(counts: dict[str, int]) -> str:
+        return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
-    say(f"instructions to train on: {listed(counts['instructions'])}")
-    say(f"captions that match: {counts['captions']:,} of {counts['images']:,} images")
-    if counts["held_out_instructions"] or counts["held_out_images"]:
-        say(
-            f"held out: {listed(counts['held_out_instructions'])};"
-            f" {counts['held_out_images']:,} images with captions"
-        )
-    for what, found in counts["left_out"].items():
-        if found:
-            say(f"left out of the {what}: {listed(found)}")
+    say(f"instructions to train on: {listed(data['instructions'])}; images {data['images']:,}")
+    if data["held_out"]:
+        say(f"held out: {listed(data['held_out'])}")
+    if data["conversations"]:
+        say(f"conversations: {data['conversations']:,}")
+    if data["left_out"]:
+        say(f"left out: {listed(data['left_out'])}")
+
+
+def _say_cost(result: dict[str, Any]) -> dict[str, Any]:
+    seconds = result["steps"] * result["seconds_a_step"]
+    say(
+        f"{result['trained_weights']:,} trained weights;"
+        f" {'packed' if result['packed'] else 'plain'} sequences;"
+        f" {result['steps']:,} steps of {result['seconds_a_step']:.2f} s each,"
+        f" {seconds / 60:,.0f} minutes without evaluations;"
+        f" memory {result['memory_bytes'] / 2**30:.1f} GiB"
+    )
+    return {
+        "dry_run": True,
+        "steps": result["steps"],
+        "seconds_a_step": result["seconds_a_step"],
+        "memory_bytes": result["memory_bytes"],
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit code."""
-    return run_job("finetune", FinetuneConfig, run, argv)
+    return job_runner.main("finetune", FinetuneConfig, run, argv)

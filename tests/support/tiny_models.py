@@ -46,7 +46,7 @@ def tokenizer(extra: tuple[str, ...] = (), merges: bool = False, **named: str) -
     )
 
 
-def _text(config: type[Any], tok: Any, **more: Any) -> Any:
+def text_config(config: type[Any], tok: Any, **more: Any) -> Any:
     return config(
         vocab_size=len(tok),
         hidden_size=32,
@@ -100,7 +100,7 @@ def llava(folder: Path, merges: bool = False) -> Path:
     )
     config = LlavaConfig(
         vision_config=vision,
-        text_config=_text(LlamaConfig, tok),
+        text_config=text_config(LlamaConfig, tok),
         image_token_index=tok.convert_tokens_to_ids("<image>"),
         vision_feature_select_strategy="default",
         vision_feature_layer=-1,
@@ -135,7 +135,7 @@ def qwen2_5_vl(folder: Path) -> Path:
         video_token="<|video_pad|>",
     )
     config = Qwen2_5_VLConfig(
-        text_config=_text(
+        text_config=text_config(
             Qwen2_5_VLTextConfig,
             tok,
             rope_parameters={"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
@@ -193,7 +193,7 @@ def internvl(folder: Path) -> Path:
     )
     config = InternVLConfig(
         vision_config=vision,
-        text_config=_text(LlamaConfig, tok),
+        text_config=text_config(LlamaConfig, tok),
         image_token_id=tok.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=4,
     )
@@ -232,7 +232,7 @@ def idefics3(folder: Path) -> Path:
             "image_size": 32,
             "patch_size": 8,
         },
-        text_config=_text(LlamaConfig, tok),
+        text_config=text_config(LlamaConfig, tok),
         image_token_id=tok.convert_tokens_to_ids("<image>"),
         scale_factor=2,
     )

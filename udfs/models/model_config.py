@@ -20,7 +20,7 @@ class ModelConfig:
     """Which model scores, and how it is run.
 
     `model` is a local folder, a hub id, "starter" or "starter-base"; `revision` a hub commit (None:
-    the latest). An adapter (`udfs.training.adapter`) names its base model itself. A dual encoder
+    the latest). An adapter (`udfs.core.peft_adapters`) names its base model itself. A dual encoder
     (`udfs.scoring.dual_encoder_scorer`) gives `clip_score`, any other model the four metrics.
     `dtype` "auto" is float32 on a CPU and bfloat16 (else float16) on a GPU. `how` (for MLMs only),
     `batch_rows` and `batch_tokens` do not change scores; see `Scorer`.

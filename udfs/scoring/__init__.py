@@ -8,6 +8,7 @@ results.py              statuses, and the answer for one pair
 prompts.py              the prompt around image and caption, and the four questions
 chat_template.py        a model's chat template, split before and after the caption
 number_tree.py          how a tokenizer spells 0..100
+token_tree.py           sequences that begin alike, as one tree
 packing.py              one sequence for a pair, and its block mask
 forward_passes.py       three ways to run a model, with the same results
 readout.py              logits -> distributions -> mean, mode, entropy

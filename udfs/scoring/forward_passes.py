@@ -199,8 +199,9 @@ def prefix_positions(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Positions of the prefix, (B, P) or (3, B, P), and the first one after it, (B,)."""
     import torch
 
-    if hasattr(model.model, "get_rope_index"):  # as in Qwen2-VL: positions in 3 dimensions
-        positions, deltas = model.model.get_rope_index(
+    core = core_of(model)
+    if hasattr(core, "get_rope_index"):  # as in Qwen2-VL: positions in 3 dimensions
+        positions, _ = core.get_rope_index(
             input_ids=batch.ids,
             attention_mask=batch.mask.long(),
             image_grid_thw=batch.pixels.get("image_grid_thw"),
@@ -210,6 +211,13 @@ def prefix_positions(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         return positions, after
     positions = torch.arange(batch.ids.shape[1], device=batch.ids.device)
     return positions.expand(batch.ids.shape), batch.mask.sum(dim=1)
+
+
+def core_of(model: Any) -> Any:
+    """The model without its head; also within the wrapper that `peft` puts around a model, whose
+    own attribute `model` is the model itself."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return base.model
 
 
 def run_with_cache(

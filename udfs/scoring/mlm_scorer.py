@@ -12,24 +12,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from udfs.inputs import captions, images
 from udfs.scoring import batching, chat_template, readout
 from udfs.scoring.batching import Limits, Prepared, padded
 from udfs.scoring.chain_of_thought import chain_of_thought
 from udfs.scoring.forward_passes import PASSES, fastest_exact_pass
-from udfs.scoring.packing import Batch, Row, build_suffix, collate
+from udfs.scoring.packing import Batch, Row, build_suffix, collate, encode_head
 from udfs.scoring.prompts import Prompt
 from udfs.scoring.readout import Distributions
 from udfs.scoring.results import Scored
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 log = logging.getLogger(__name__)
-
-MAX_HEAD_TOKENS = 16_384
 
 
 class Scorer(batching.PairScorer):
@@ -93,26 +88,13 @@ class Scorer(batching.PairScorer):
     def _row(self, picture: Any, caption_ids: list[int]) -> Row:
         import torch
 
-        out = self.processor(
-            text=[self.template.head],
-            images=[[picture]],
-            return_tensors="pt",
-            add_special_tokens=self.template.begins,
-        )
-        head = out["input_ids"][0]
-        if len(head) > MAX_HEAD_TOKENS:
-            raise ValueError(f"the picture takes {len(head)} tokens")
-        rest = torch.tensor([*caption_ids, *self.template.after], dtype=head.dtype)
-        per_token: dict[str, Tensor] = {}
-        pixels: dict[str, Tensor] = {}
-        for name, value in out.items():
-            if name in ("input_ids", "attention_mask"):
-                continue
-            if value.shape == out["input_ids"].shape:
-                per_token[name] = torch.cat([value[0], value.new_zeros(len(rest))])
-            else:
-                pixels[name] = value
-        return Row(torch.cat([head, rest]), per_token, pixels)
+        head = encode_head(self.processor, self.template, picture)
+        rest = torch.tensor([*caption_ids, *self.template.after], dtype=head.ids.dtype)
+        per_token = {
+            name: torch.cat([value, value.new_zeros(len(rest))])
+            for name, value in head.per_token.items()
+        }
+        return Row(torch.cat([head.ids, rest]), per_token, head.pixels)
 
     def _fastest_exact_pass(self) -> str:
         import torch

@@ -14,9 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from udfs.scoring.chat_template import Template
+from udfs.scoring.token_tree import ROOT, TokenTree
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+MAX_HEAD_TOKENS = 16_384
 
 
 @dataclass(frozen=True)
@@ -60,29 +64,45 @@ def build_suffix(template: Template) -> Suffix:
     """Lay the four questions and their trees side by side."""
     import torch
 
-    nodes = template.tree.nodes
-    ids: list[int] = []
-    offsets: list[int] = []
-    sees: list[set[int]] = []  # for each column the columns that it sees
-    read: list[list[int]] = []
-    for question in template.questions:
-        start = len(ids)
-        for i, token in enumerate(question):
-            ids.append(token)
-            offsets.append(i)
-            sees.append(set(range(start, start + i + 1)))
-        columns = [len(ids) - 1]  # the root is read at the question's last token
-        for node in nodes[1:]:
-            parent = columns[node.parent]
-            columns.append(len(ids))
-            sees.append(sees[parent] | {len(ids)})
-            ids.append(node.token)
-            offsets.append(len(question) + node.depth - 1)
-        read.append(columns)
-    visible = torch.zeros(len(ids), len(ids), dtype=torch.bool)
-    for column, seen in enumerate(sees):
-        visible[column, sorted(seen)] = True
-    return Suffix(torch.tensor(ids), torch.tensor(offsets), visible, torch.tensor(read))
+    tree = TokenTree()
+    read = [tree.ask(ROOT, question, template.tree) for question in template.questions]
+    return Suffix(
+        torch.tensor(tree.ids),
+        torch.tensor(tree.depths),
+        torch.from_numpy(tree.visible()),
+        torch.tensor(read),
+    )
+
+
+def encode_head(processor: Any, template: Template, picture: Any) -> Row:
+    """What the processor makes of a picture and the text before the caption: a Row without one.
+
+    Raises ValueError for a picture of more than MAX_HEAD_TOKENS, and what the processor raises.
+    """
+    out = processor(
+        text=[template.head],
+        images=[[picture]],
+        return_tensors="pt",
+        add_special_tokens=template.begins,
+    )
+    row = split_outputs(out)
+    if len(row.ids) > MAX_HEAD_TOKENS:
+        raise ValueError(f"the picture takes {len(row.ids)} tokens")
+    return row
+
+
+def split_outputs(out: Any) -> Row:
+    """A processor's outputs for one text: its tokens, what has one value a token, and the rest."""
+    ids = out["input_ids"]
+    per_token: dict[str, Tensor] = {}
+    pixels: dict[str, Tensor] = {}
+    for name, value in out.items():
+        if name not in ("input_ids", "attention_mask"):
+            if value.shape == ids.shape:
+                per_token[name] = value[0]
+            else:
+                pixels[name] = value
+    return Row(ids[0], per_token, pixels)
 
 
 def collate(rows: list[Row], length: int, device: Any, dtype: Any) -> Batch:
@@ -96,7 +116,7 @@ def collate(rows: list[Row], length: int, device: Any, dtype: Any) -> Batch:
         name: torch.stack([_extend(row.per_token[name], length, 0) for row in rows]).to(device)
         for name in rows[0].per_token
     }
-    pixels = {name: _stack([row.pixels[name] for row in rows]) for name in rows[0].pixels}
+    pixels = {name: stacked([row.pixels[name] for row in rows]) for name in rows[0].pixels}
     return Batch(
         ids=ids.to(device),
         mask=(torch.arange(length)[None] < lengths[:, None]).to(device),
@@ -115,7 +135,7 @@ def _extend(values: Tensor, length: int, fill: int) -> Tensor:
     return torch.nn.functional.pad(values, (0, length - len(values)), value=fill)
 
 
-def _stack(tensors: list[Tensor]) -> Tensor:
+def stacked(tensors: list[Tensor]) -> Tensor:
     """Concatenate along the first dimension, zero-padding the others where pictures differ in tiles
     or size (models recognise such padding by the masks or sizes that come with the pixels)."""
     import torch

@@ -60,6 +60,43 @@ def _reduce(logits: Tensor, tokens: list[int]) -> tuple[Any, Any]:
     return chosen, totals
 
 
+def log_probabilities(logits: Tensor, tree: NumberTree) -> Tensor:
+    """The same in torch, with a gradient, for training: logits (R, N, V) to log probabilities
+    (R, 101), in float32."""
+    import torch
+
+    logits = logits.float()
+    log_total = logits.logsumexp(dim=-1)  # (R, N)
+    steps: dict[tuple[int, int], Tensor] = {}
+    ends: dict[int, Tensor] = {}
+    for i, node in enumerate(tree.nodes):
+        children = logits[:, i, list(node.children)]  # (R, C)
+        if node.number >= 0:
+            begun = children.logsumexp(dim=-1) - log_total[:, i]
+            # log(1 - p), with a floor: a model that is sure to go on still has a gradient.
+            ends[i] = torch.log(-torch.expm1(begun.clamp(max=-1e-6)))
+            norm = log_total[:, i]
+        else:
+            norm = children.logsumexp(dim=-1)
+        for c, token in enumerate(node.children):
+            steps[i, token] = children[:, c] - norm
+    numbers = []
+    for number in range(NUMBERS):
+        parts = [steps[step] for step in tree.steps[number]]
+        if tree.ends[number] >= 0:
+            parts.append(ends[tree.ends[number]])
+        numbers.append(torch.stack(parts).sum(dim=0))
+    return torch.stack(numbers, dim=-1)
+
+
+def expected_number(log_p: Tensor) -> Tensor:
+    """Mean of the number, 0..100, with a gradient: (R, 101) -> (R,)"""
+    import torch
+
+    values = torch.arange(NUMBERS, dtype=log_p.dtype, device=log_p.device)
+    return log_p.exp() @ values
+
+
 def expectation(distribution: Distributions) -> Distributions:
     """The mean, 0..100: a continuous score without ties. (..., 101) -> (...)"""
     return np.asarray(distribution @ _VALUES)

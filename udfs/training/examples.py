@@ -1,127 +1,124 @@
-"""The folder of examples that training reads: two Parquet files and nothing else.
+"""The folder of examples that `mlm-filter finetune` writes and training reads.
 
-    pairs.parquet          uid, image (bytes), caption, group: what matches, without scores. A uid
-                           may come several times, with as many captions of one image (which may
-                           be null in all rows but one); the caption may be null.
-    instructions.parquet   uid, caption, metric, score, reason: what a teacher said; the images are
-                           those of pairs.parquet.
+    images.arrow           uid, image (bytes): each image once, read from disk when it is needed
+    instructions.parquet   uid, caption, metric, score, spread, reason: the teacher's answers
+    conversations.parquet  uid (null without an image), turns: general visual instructions
 
-`group` (a book, a web site) says which images resemble one another, for rivals that are not told
-apart too easily.
+A folder `held_out` inside has the same files for the groups that are only evaluated.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
 
 from udfs.core.metrics import METRICS
 
-PAIRS = "pairs.parquet"
+IMAGES = "images.arrow"
 INSTRUCTIONS = "instructions.parquet"
+CONVERSATIONS = "conversations.parquet"
+HELD_OUT = "held_out"
+
+IMAGE_SCHEMA = pa.schema([("uid", pa.string()), ("image", pa.binary())])
+INSTRUCTION_SCHEMA = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("caption", pa.string()),
+        ("metric", pa.string()),
+        ("score", pa.float64()),
+        ("spread", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+CONVERSATION_SCHEMA = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("turns", pa.list_(pa.struct([("role", pa.string()), ("text", pa.string())]))),
+    ]
+)
 
 
 class ExamplesError(ValueError):
-    """The folder of examples is not what training needs."""
+    """The folder of examples cannot be read or is not one."""
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One caption of one image with what a teacher gave it: `scores` (4,) 0..100 in the order of
-    METRICS, NaN where a metric has none, `reasons` in words or empty."""
+class Instruction(NamedTuple):
+    """What a teacher said of one caption of one image.
+
+    `image` is an index of `Examples.images`, `metric` one of METRICS, `score` 0..100; `spread` (a
+    standard deviation in points) may be None, `reason` empty.
+    """
 
     image: int
     caption: str
-    scores: tuple[float, ...]
-    reasons: tuple[str, ...]
+    metric: int
+    score: float
+    spread: float | None
+    reason: str
+
+
+class Conversation(NamedTuple):
+    """Turns of (role, text) about an image, or about none; roles are "user" and "assistant"."""
+
+    image: int | None
+    turns: tuple[tuple[str, str], ...]
+
+
+class Images:
+    """Encoded images by index, in a memory-mapped file: only what is looked at is read."""
+
+    def __init__(self, path: Path) -> None:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        self._column = table.column("image")
+        self.uids: list[str] = table.column("uid").to_pylist()
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def __getitem__(self, index: int) -> bytes:
+        found: bytes = self._column[index].as_py()
+        return found
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Everything in memory but the pictures' pixels.
+    """All of a folder; instructions in the order of (uid, caption, metric)."""
 
-    `uids`, `images` (encoded bytes), `groups` and `captions` (those that match) have one entry an
-    image; `scored` one a pair that a teacher saw.
-    """
-
-    uids: list[str]
-    images: list[bytes]
-    groups: list[str]
-    captions: list[list[str]]
-    scored: list[Scored]
+    images: Images
+    instructions: list[Instruction]
+    conversations: list[Conversation]
 
 
 def read(folder: str | Path) -> Examples:
-    """Read a folder of examples, in the order of uids, whatever the order of the files' rows.
-
-    Raises ExamplesError where a file or a column is missing or an instruction has no image.
-    """
-    pairs = _table(Path(folder) / PAIRS, ["uid", "image", "caption", "group"])
-    pairs.sort(key=lambda row: (row["uid"], row["image"] is None, row["image"] or b""))
-    index: dict[str, int] = {}
-    examples = Examples([], [], [], [], [])
-    for row in pairs:
-        if row["uid"] not in index:
-            if row["image"] is None:
-                raise ExamplesError(f"{folder}: no image for uid {row['uid']}")
-            index[row["uid"]] = len(index)
-            examples.uids.append(row["uid"])
-            examples.images.append(row["image"])
-            examples.groups.append(row["group"] or "")
-            examples.captions.append([])
-        own = examples.captions[index[row["uid"]]]
-        if row["caption"] and row["caption"] not in own:
-            own.append(row["caption"])
-    for own in examples.captions:
-        own.sort()
-    path = Path(folder) / INSTRUCTIONS
-    if path.is_file():
-        examples.scored.extend(_scored(path, index))
-    return examples
-
-
-def fingerprint(examples: Examples) -> str:
-    """Hex digits that change with anything that training sees, in whatever order files have it."""
-    digest = hashlib.sha256()
-    for i, uid in enumerate(examples.uids):
-        image = hashlib.sha256(examples.images[i]).hexdigest()
-        digest.update(repr((uid, image, examples.groups[i], examples.captions[i])).encode())
-    for pair in examples.scored:
-        digest.update(repr((pair.image, pair.caption, pair.scores, pair.reasons)).encode())
-    return digest.hexdigest()
-
-
-def _scored(path: Path, index: dict[str, int]) -> list[Scored]:
-    rows = _table(path, ["uid", "caption", "metric", "score", "reason"])
-    by_pair: dict[tuple[str, str], dict[str, tuple[float, str]]] = {}
-    for row in rows:
-        if row["metric"] not in METRICS:
-            raise ExamplesError(f"{path}: unknown metric {row['metric']!r}")
-        if row["uid"] not in index:
-            raise ExamplesError(f"{path}: no image for uid {row['uid']}")
-        said = by_pair.setdefault((row["uid"], row["caption"]), {})
-        said[row["metric"]] = (float(row["score"]), row["reason"] or "")
-    nothing = (np.nan, "")
-    return [
-        Scored(
-            index[uid],
-            caption,
-            tuple(said.get(metric, nothing)[0] for metric in METRICS),
-            tuple(said.get(metric, nothing)[1] for metric in METRICS),
-        )
-        for (uid, caption), said in sorted(by_pair.items())
-    ]
-
-
-def _table(path: Path, columns: list[str]) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
+    """Read a folder of examples. Raises ExamplesError for one that is damaged."""
+    folder = Path(folder)
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path, columns=columns).to_pylist()
-    except (OSError, ValueError, KeyError) as error:
-        raise ExamplesError(f"cannot read {path}: {error}") from error
-    return rows
+        images = Images(folder / IMAGES)
+        index = {uid: i for i, uid in enumerate(images.uids)}
+        order = [("uid", "ascending"), ("caption", "ascending"), ("metric", "ascending")]
+        instructions = [
+            Instruction(
+                index[row["uid"]],
+                row["caption"],
+                METRICS.index(row["metric"]),
+                row["score"],
+                row["spread"],
+                row["reason"] or "",
+            )
+            for row in pq.read_table(folder / INSTRUCTIONS).sort_by(order).to_pylist()
+        ]
+        conversations = [
+            Conversation(
+                None if row["uid"] is None else index[row["uid"]],
+                tuple((turn["role"], turn["text"]) for turn in row["turns"]),
+            )
+            for row in pq.read_table(folder / CONVERSATIONS).to_pylist()
+        ]
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise ExamplesError(f"cannot read the examples in {folder}: {error}") from error
+    return Examples(images, instructions, conversations)

@@ -1,54 +1,40 @@
-"""One training from a folder of examples to a model folder: what each process of it runs.
+"""One training, from a folder of examples to a model folder: what each of its processes runs.
 
-`fit` is what `TorchDistributor` (or the finetune job itself) calls. Only the first process writes;
-the folders have to be seen by all of them.
+`fit` is what `TorchDistributor`, or the finetune job itself, calls. Only the first process writes;
+all processes have to see the folders.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from udfs.training import adapter, examples, features
-from udfs.training.examples import Examples
-from udfs.training.recipe import Recipe
-from udfs.training.student import Student
+from udfs.training.checkpoints import CHECKPOINTS, TrainingError, last_checkpoint
+from udfs.training.examples import HELD_OUT, Examples, read
+from udfs.training.settings import TrainingSettings
 
-HELD_OUT = "held_out"
-"""The folder within that of the examples with those that are only for the evaluation."""
+if TYPE_CHECKING:
+    from udfs.training.trainer import ScoreTrainer
 
-
-MOST_WORKERS = 8
-"""More have nothing to do."""
+_FIXED = ("output_dir", "remove_unused_columns", "use_cpu")  # arguments that are ours to set
 
 
 @dataclass(frozen=True)
-class Settings:
-    """A training, in plain values that can be sent to other processes.
+class Run:
+    """A training in plain values, which can be sent to other processes.
 
-    Attributes:
-        examples: folder of examples (`udfs.training.examples`), with `data.json` for the model
-            card (`report.py`) and maybe the folder HELD_OUT.
-        work: folder for features and checkpoints.
-        output: model folder to make.
-        base: base model to load, a folder or hub id; `revision` its commit.
-        base_name: what the adapter's configuration shall name.
-        base_content: hash of the base's content.
-        recipe: the Recipe as JSON.
-        device: "cpu" or "cuda".
-        merge: write a whole model and no adapter.
-        compiled: compile the language layers (needs a C++ compiler).
-        every_seconds: between checkpoints.
-        workers: processes beside each training one that make its steps ready (None: on a GPU one a
-            core, at most MOST_WORKERS, and none on a CPU, which has other work).
+    `examples` is a folder of examples, `work` one for checkpoints, `output` one for the model;
+    `base` a folder or hub id, `revision` its commit, `base_name` what an adapter shall call it;
+    `identity` a hash of base, data and settings; `settings` TrainingSettings as JSON; `trainer`
+    further arguments of `transformers.TrainingArguments`; `device` "cpu" or "cuda". `merge` asks
+    for a whole model even where an adapter is trained, `timed_steps` for a dry run of so many.
     """
 
     examples: str
@@ -56,14 +42,13 @@ class Settings:
     output: str
     base: str
     base_name: str
-    base_content: str
-    recipe: str
+    identity: str
+    settings: str
+    trainer: dict[str, Any]
     revision: str | None = None
     device: str = "cpu"
     merge: bool = False
-    compiled: bool = False
-    every_seconds: float = 300.0
-    workers: int | None = None
+    timed_steps: int = 0
 
 
 def cuda_available() -> bool:
@@ -73,141 +58,202 @@ def cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
-def fit(settings: Settings) -> dict[str, Any]:
-    """Train, evaluate, write the model folder; return what it came to (empty in all processes but
-    the first).
+def argument_names() -> set[str]:
+    """The arguments of `transformers.TrainingArguments` that a user may set."""
+    from transformers import TrainingArguments
 
-    Raises ExamplesError, `checkpoints.CheckpointError`, `images.ImageError`, and ValueError for a
-    model that cannot be fine-tuned.
+    return {field.name for field in fields(TrainingArguments)} - set(_FIXED)
+
+
+def fit(run: Run) -> dict[str, Any]:
+    """Train, evaluate on what was held out, write the model folder.
+
+    Returns `steps`, `trained_weights`, `packed`, `adapter` (else a whole model), `losses` (the
+    trainer's log), `predictions` for the held-out pairs and `seconds`; of a dry run what it would
+    cost. Raises TrainingError, ExamplesError and PartsError.
     """
-    import torch
+    started = time.monotonic()
+    # The library's progress goes to stdout, which is for the job's line of JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        trainer = make_trainer(run)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        result: dict[str, Any] = {
+            "packed": trainer.packed,
+            "trained_weights": sum(w.numel() for w in model.parameters() if w.requires_grad),
+            "adapter": hasattr(model, "peft_config") and not run.merge,
+        }
+        if run.timed_steps:
+            return result | _cost(trainer, run)
+        trainer.train(resume_from_checkpoint=last_checkpoint(Path(run.work), run.identity))
+    result |= {"steps": trainer.state.global_step, "losses": trainer.state.log_history}
+    if trainer.held_out is not None:
+        uids, scores, ratings = trainer.predict_scores()
+        values = {"scores": scores.tolist(), "ratings": ratings.tolist()}
+        result["predictions"] = {"uids": uids, **values}
+    save(trainer, run)
+    trainer.accelerator.wait_for_everyone()
+    return result | {"seconds": time.monotonic() - started}
+
+
+def make_trainer(run: Run) -> ScoreTrainer:
+    """The trainer of a run, with its model ready to train. Raises as `fit` does."""
+    from itertools import islice
+
+    from transformers import EarlyStoppingCallback, set_seed
     from transformers.utils import logging as transformers_logging
 
-    from udfs.training.train import train
+    from udfs.training.collator import collate
+    from udfs.training.forward import can_pack
+    from udfs.training.trainable_parts import prepare
+    from udfs.training.trainer import CompleteMarker, ScoreTrainer
 
-    transformers_logging.disable_progress_bar()
-    rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
-    say = _say if rank == 0 else _silent
-    recipe = Recipe.model_validate_json(settings.recipe)
-    device = settings.device
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        # Matrix products of float32 in TF32: several times as fast, and as exact as training needs.
-        torch.set_float32_matmul_precision("high")
-    student = adapter.student(settings.base, recipe, device, settings.revision)
-    data = examples.read(settings.examples)
-    key = _key(settings, data, world)
-    work, started = Path(settings.work), time.monotonic()
-    _prepare(student, data, work, key, rank, say)
-    vision = features.cached(work, student, data.images)
-    if settings.compiled:
-        _compile(student)
-    history = train(
-        student,
-        data,
-        vision,
-        recipe,
-        work / "checkpoints",
-        fingerprint=key,
-        every_seconds=settings.every_seconds,
-        progress=say,
-        workers=_workers(settings, world),
+    transformers_logging.set_verbosity_error()
+    settings = TrainingSettings.model_validate_json(run.settings)
+    set_seed(settings.seed)
+    held_out = None
+    if (Path(run.examples) / HELD_OUT).is_dir():
+        held_out = read(Path(run.examples) / HELD_OUT)
+    model, dataset = _load(run, settings, read(run.examples))
+    callbacks: list[Any] = [CompleteMarker()]
+    if settings.early_stopping and held_out is not None and not run.timed_steps:
+        callbacks.append(EarlyStoppingCallback(settings.early_stopping))
+    trainer = ScoreTrainer(
+        prepare(model, settings),
+        training_arguments(run, settings, evaluates=held_out is not None),
+        dataset,
+        settings,
+        held_out=held_out,
+        callbacks=callbacks,
     )
-    if rank:
-        return {}
-    seconds = time.monotonic() - started
-    return _finish(settings, student, data, history.steps, {"processes": world, "seconds": seconds})
+    if settings.packed == "auto":
+        first = collate([dataset[item] for item in islice(iter(dataset.sampler), 2)])
+        with trainer.compute_loss_context_manager():
+            trainer.packed = can_pack(
+                trainer.accelerator.unwrap_model(trainer.model), trainer._prepare_inputs(first)
+            )
+    return trainer
 
 
-def _workers(settings: Settings, world: int) -> int:
-    if settings.workers is not None:
-        return settings.workers
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    spare = (os.cpu_count() or 1) // here - 1
-    return max(0, min(MOST_WORKERS, spare)) if settings.device == "cuda" else 0
+def _load(run: Run, settings: TrainingSettings, examples: Examples) -> tuple[Any, Any]:
+    """The base model, and the dataset that encodes with its processor."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    from udfs.models.model_files import find_files
+    from udfs.scoring import chat_template, prompts
+    from udfs.training.balanced_sampler import BalancedSampler
+    from udfs.training.collator import PackedDataset
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _silent(text: str) -> None:
-    pass
-
-
-def _key(settings: Settings, data: Examples, world: int) -> str:
-    """Stands for everything that decides the learned weights, but for the machine."""
-    parts = (settings.base_content, settings.recipe, examples.fingerprint(data), str(world))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _prepare(
-    student: Student, data: Examples, work: Path, key: str, rank: int, say: Callable[[str], None]
-) -> None:
-    """Compute what is frozen once, in the first process; the others wait, without a process group
-    whose patience would run out."""
-    ready = work / f"ready-{key[:16]}"
-    if rank == 0:
-        features.cached(work, student, data.images, say)
-        ready.touch()
-    while not ready.is_file():
-        time.sleep(1)
-
-
-def _compile(student: Student) -> None:
-    """Compile the language layers, once for all shapes: each fixed one would take as long again."""
-    for layer in student.core.language_model.layers:
-        layer.compile(dynamic=True)
-
-
-def _finish(
-    settings: Settings,
-    student: Student,
-    data: Examples,
-    history: list[dict[str, Any]],
-    took: dict[str, float],
-) -> dict[str, Any]:
-    """Save, score the held-out pairs with what was saved, write the model card; the folder appears
-    whole."""
-    from udfs.models import mlm
-    from udfs.models.model_config import ModelConfig
-    from udfs.training import held_out, report
-
-    output = Path(settings.output)
-    scratch = output.with_name(f".{output.name}.new")
-    shutil.rmtree(scratch, ignore_errors=True)
-    adapter.save(student, scratch, settings.base_name, settings.revision)
-    if settings.merge and student.recipe.lora is not None:
-        whole = output.with_name(f".{output.name}.merged")
-        shutil.rmtree(whole, ignore_errors=True)
-        adapter.merge_folder(settings.base, scratch, whole, settings.revision)
-        shutil.rmtree(scratch)
-        whole.rename(scratch)
-    evaluation, matching = list[dict[str, Any]](), dict[str, Any]()
-    held = Path(settings.examples) / HELD_OUT
-    if held.is_dir():
-        unseen = examples.read(held)
-        scorer = mlm.load(ModelConfig(str(scratch)), str(student.model.device))
-        evaluation = held_out.agreements(scorer, unseen, _say)
-        matching = held_out.matching(scorer, unseen, _say)
-    data_file = Path(settings.examples) / "data.json"
-    told = report.Report(
-        recipe=student.recipe,
-        base=settings.base_name,
-        merged=settings.merge,
-        data=json.loads(data_file.read_text()) if data_file.is_file() else {},
-        examples=data,
-        history=history,
-        evaluation=evaluation,
-        matching=matching,
-        trained=sum(weight.numel() for weight in student.trained),
-        took=took,
+    where = {"revision": run.revision} if run.revision else {}
+    dtype = settings.dtype
+    if dtype == "auto":
+        small = run.device == "cuda" and settings.train.adapter and torch.cuda.is_bf16_supported()
+        dtype = "bfloat16" if small else "float32"
+    processor = AutoProcessor.from_pretrained(run.base, trust_remote_code=False, **where)
+    model = AutoModelForImageTextToText.from_pretrained(
+        run.base,
+        dtype=getattr(torch, dtype),
+        trust_remote_code=False,
+        use_safetensors=True,
+        **where,
     )
-    report.write(scratch, told)
-    scratch.rename(output)
-    return {
-        "output": str(output),
-        "evaluation": evaluation,
-        "matching": matching,
-        "losses": report.first_and_last(told),
+    own = (
+        asdict(prompts.load_prompt(find_files(run.base, run.revision).prompt))
+        | settings.prompt
+        | {"style": settings.style}
+    )
+    prompt = prompts.Prompt(**{**own, "questions": tuple(own["questions"])})
+    template = chat_template.build(processor, prompt)
+    sampler = BalancedSampler(examples, settings.mix, settings.captions_per_item, settings.seed)
+    return model, PackedDataset(examples, sampler, processor, template, prompt, settings)
+
+
+def training_arguments(run: Run, settings: TrainingSettings, evaluates: bool) -> Any:
+    """The trainer's arguments: this project's defaults, and over them the user's."""
+    from transformers import TrainingArguments
+
+    steps = run.trainer.get("save_steps", run.trainer.get("eval_steps", 0.1))
+    compares = evaluates and run.trainer.get("eval_strategy") != "no"
+    defaults: dict[str, Any] = {
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4,
+        "learning_rate": 1e-4 if settings.train.adapter else 2e-5,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.03,
+        "bf16": run.device == "cuda",
+        "logging_steps": 10,
+        "save_steps": steps,
+        "save_total_limit": 2,
+        "eval_strategy": run.trainer.get("save_strategy", "steps") if evaluates else "no",
+        "eval_steps": steps,
+        "load_best_model_at_end": compares,
+        "metric_for_best_model": "eval_spearman",
+        "greater_is_better": True,
+        "report_to": "none",
+        "seed": settings.seed,
+        "ddp_find_unused_parameters": settings.train.vision != "frozen",
     }
+    fixed = (str(Path(run.work) / CHECKPOINTS), False, run.device == "cpu")
+    given = defaults | run.trainer | dict(zip(_FIXED, fixed, strict=True))
+    if run.timed_steps:
+        given |= {"max_steps": run.timed_steps, "load_best_model_at_end": False}
+        given |= {"save_strategy": "no", "eval_strategy": "no"}
+    try:
+        arguments = TrainingArguments(**given)
+    except (TypeError, ValueError, ImportError) as error:
+        raise TrainingError(f"trainer: {str(error).splitlines()[0]}") from error
+    if "WORLD_SIZE" not in os.environ:
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs: --processes, not DataParallel
+    return arguments
+
+
+def save(trainer: ScoreTrainer, run: Run) -> None:
+    """Write the trained model or its adapter, and the prompt. All processes call this, as weights
+    may be spread over them."""
+    from transformers import AutoModelForImageTextToText
+
+    from udfs.core import peft_adapters
+    from udfs.scoring import prompts
+
+    output = Path(run.output)
+    if trainer.is_world_process_zero():
+        shutil.rmtree(output, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(output))
+    if not trainer.is_world_process_zero():
+        return
+    for name in ("training_args.bin", "README.md"):  # a pickle; and peft's card, not the job's
+        (output / name).unlink(missing_ok=True)
+    adapter = peft_adapters.is_adapter(output)
+    if adapter and run.merge:
+        parts = output.rename(output.with_name(f"{output.name}.adapter"))
+        model = AutoModelForImageTextToText.from_pretrained(
+            run.base, dtype="auto", revision=run.revision or "main", use_safetensors=True
+        )
+        peft_adapters.merged(model, parts).save_pretrained(output)
+        shutil.rmtree(parts)
+    elif adapter:
+        config = json.loads((output / peft_adapters.ADAPTER_CONFIG).read_text("utf-8"))
+        config |= {"base_model_name_or_path": run.base_name, "revision": run.revision}
+        (output / peft_adapters.ADAPTER_CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+    if run.merge or not adapter:
+        trainer.dataset.processor.save_pretrained(output)
+    prompts.save_prompt(trainer.dataset.prompt, output)
+
+
+def _cost(trainer: ScoreTrainer, run: Run) -> dict[str, Any]:
+    """What a training would take: a few steps, timed, on weights that are thrown away."""
+    import resource
+
+    import torch
+
+    batches = len(trainer.get_train_dataloader())
+    an_epoch = max(1, -(-batches // trainer.args.gradient_accumulation_steps))
+    steps = run.trainer.get("max_steps") or int(an_epoch * trainer.args.num_train_epochs)
+    started = time.monotonic()
+    trainer.train()
+    seconds = (time.monotonic() - started) / trainer.state.global_step
+    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    memory = gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"steps": steps, "seconds_a_step": seconds, "memory_bytes": memory}

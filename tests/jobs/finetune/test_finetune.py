@@ -1,216 +1,267 @@
-"""The finetune job on real Spark, Delta and a real (tiny) model: from tables to a model folder."""
+"""The finetune job on real Spark and a real (tiny) model: from tables to a model that scores."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny_examples
 import tiny_models
-import yaml
 from pyspark.sql import SparkSession
 
-import udfs.training.train
 from jobs.core.errors import UsageError
-from jobs.finetune import job as finetune
-from jobs.finetune import recipe_file
-from jobs.tables import delta
-from udfs.core import peft_adapters
+from jobs.core.settings import parse
+from jobs.finetune import job
+from jobs.finetune.settings import FinetuneConfig
+from udfs.core.metrics import METRICS
+from udfs.models import mlm
+from udfs.models.model_config import ModelConfig
 from udfs.training import examples
 
+ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.spark
-
-RECIPE = tiny_examples.recipe(
-    {"weights": {"rank": 1}, "steps": 3},
-    {"weights": {"score": 1, "reason": 0.3}, "steps": 4},
-)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_models.internvl(tmp_path_factory.mktemp("internvl")))
+TINY = {
+    "trainer": {"max_steps": 2, "gradient_accumulation_steps": 1, "disable_tqdm": True},
+    "prompt": tiny_examples.PROMPT,
+}
 
 
-@pytest.fixture
-def recipe(tmp_path: Path) -> str:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(RECIPE.model_dump(mode="json")))
+def table(path: Path, rows: list[dict[str, Any]]) -> str:
+    pq.write_table(pa.Table.from_pylist(rows), path)
     return str(path)
 
 
-BAD = [
-    ("u001", "a caption", "itm", None, "no score"),
-    ("u001", "a caption", "itm", float("nan"), "no score"),
-    ("u001", "a caption", "itm", 101.0, "score outside 0..100"),
-    ("u001", "a caption", "beauty", 5.0, "unknown metric"),
-    ("u001", " ", "itm", 5.0, "no caption"),
-    (None, "a caption", "itm", 5.0, "no uid"),
-    ("nobody", "a caption", "itm", 5.0, "no image"),
-    ("broken", "a caption", "itm", 5.0, ""),
-    ("copy", "a caption", "itm", 5.0, "same image as one that is held out"),
-]
+def rows(numbers: range = range(8)) -> list[dict[str, Any]]:
+    """Instructions with images and books."""
+    return [
+        row
+        | {"image": tiny_examples.image(int(row["uid"][1:])), "book": f"b{int(row['uid'][1:]) % 4}"}
+        for row in tiny_examples.instructions(numbers)
+    ]
 
 
 @pytest.fixture(scope="module")
-def given(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A table of captions and one of instructions, with damage."""
-    folder = tmp_path_factory.mktemp("tables")
-    rows = [(r["uid"], r["image"], r["caption"], r["group"]) for r in tiny_examples.pairs(16)]
-    rows += [
-        ("broken", b"no image", "what is this", "book 2"),
-        ("copy", tiny_examples.image(1), "the picture of u001 again", "book 2"),
-        ("bare", None, "nothing to see", "book 2"),
-        (None, tiny_examples.image(2), "nobody's", "book 2"),
-    ]
-    frame = spark.createDataFrame(rows, "uid string, image binary, caption string, book string")
-    told = [(*r.values(), "rationalization") for r in tiny_examples.instructions(16)]
-    told += [(uid, caption, metric, score, None, None) for uid, caption, metric, score, _ in BAD]
-    told.append(("u000", "another style", "itm", 50.0, "because", "chain_of_thought"))
-    told.append((*told[0][:3], told[0][3] - 2, *told[0][4:]))  # two answers: their mean counts
-    columns = "uid string, caption string, metric string, score double, reason string, style string"
-    places = {"captions": str(folder / "pairs"), "instructions": str(folder / "instructions")}
-    delta.overwrite(frame.repartition(3), places["captions"], skipping=("uid",))
-    delta.overwrite(spark.createDataFrame(told, columns).repartition(3), places["instructions"])
-    return places
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_models.qwen2_5_vl(tmp_path_factory.mktemp("qwen2_5_vl")))
 
 
-def config(output: Path, model: str, recipe: str, **more: Any) -> finetune.FinetuneConfig:
-    options = {"group_column": "book", "hold_out": ["book 1"], "device": "cpu"} | more
-    return finetune.FinetuneConfig(output=str(output), model=model, recipe=recipe, **options)
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "adapter_model.safetensors").read_bytes()
-
-
-def test_from_tables_to_a_model(
-    spark: SparkSession,
-    model: str,
-    recipe: str,
-    given: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_from_tables_to_a_model_with_its_card(
+    spark: SparkSession, base: str, tmp_path: Path
 ) -> None:
-    output = tmp_path / "out" / "model"
-    settings = config(output, model, recipe, **given)
-    dry = finetune.run(spark, settings.model_copy(update={"dry_run": True}))
-    assert dry["steps"] == 7
-    assert dry["tokens_about"] > 100
-    assert not output.parent.exists()
-
-    train = udfs.training.train.train
-
-    def killed(*arguments: Any, **options: Any) -> None:
-        train(*arguments, **options | {"stop_after": 5, "every_seconds": 0})
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(udfs.training.train, "train", killed)
-        with pytest.raises(KeyboardInterrupt):
-            finetune.run(spark, settings)
-    assert not output.exists()
-    work = tmp_path / "out" / "model.work"
-    assert [path.name for path in (work / "checkpoints").glob("checkpoint-*")] == [
-        "checkpoint-1-0000001"
-    ]
-    summary = finetune.run(spark, settings)
-    assert {name: dry[name] for name in ("instructions", "captions")} == {
-        name: summary[name] for name in ("instructions", "captions")
+    """Long instructions, a book held out, rows without a score and in another style."""
+    extra = [row | {"score": None, "caption": "unrated"} for row in rows(range(1))]
+    extra += [row | {"style": "chain_of_thought", "caption": "x"} for row in rows(range(1))]
+    given = [{"style": None} | row for row in [*rows(), *extra]]
+    broken = given[-1] | {"style": None, "uid": "broken", "image": b"no image", "caption": "y"}
+    config = FinetuneConfig(
+        instructions=table(tmp_path / "instructions.parquet", [*given, broken]),
+        output=str(tmp_path / "model"),
+        model=base,
+        group_column="book",
+        hold_out=["b3"],
+        **TINY,
+    )
+    summary = job.run(spark, config)
+    assert summary["instructions"] == dict.fromkeys(METRICS, 12)
+    assert summary["held_out"] == dict.fromkeys(METRICS, 4)
+    assert summary["left_out"] == {
+        "another style": 8,
+        "no score": 8,
+        "image that cannot be decoded or is held out": 1,
     }
-
-    data, held = examples.read(work / "examples"), examples.read(work / "examples" / "held_out")
-    books = {row["uid"]: row["group"] for row in tiny_examples.pairs(16)}
-    inside = {uid for uid, book in books.items() if book == "book 1"}
-    assert inside == set(held.uids)
-    assert set(data.uids) == set(books) - inside
-    right = {
-        uid: own for each in (data, held) for uid, own in zip(each.uids, each.captions, strict=True)
+    assert summary["packed"]
+    assert {(row["metric"], row["reading"], row["n"]) for row in summary["evaluation"]} == {
+        (metric, reading, 4) for metric in METRICS for reading in ("expectation", "mode")
     }
-    for row in tiny_examples.pairs(16):
-        if row["caption"]:
-            assert row["caption"] in right[row["uid"]]
-    assert len(data.scored) == 2 * len(data.uids)
-    assert len(held.scored) == 2 * len(held.uids)
-    first = tiny_examples.instructions(16)[0]
-    mean = next(p for p in data.scored if p.caption == first["caption"] and p.image == 0)
-    assert mean.scores[0] == first["score"] - 1
-
-    left_out = summary["left_out"]["instructions"]
-    expected: dict[str, int] = {"another style": 1}
-    for *_, why in BAD:
-        if why:
-            expected[why] = expected.get(why, 0) + 1
-    assert left_out == expected
-    assert summary["left_out"]["captions"] == {
-        "image that cannot be decoded": 1,
-        "no image": 1,
-        "no uid": 1,
-        "same image as one that is held out": 1,
-        "no caption": sum(row["caption"] is None for row in tiny_examples.pairs(16)),
-    }
-    assert {row["metric"] for row in summary["evaluation"]} == {"itm", "odf", "ctq", "su"}
-    assert summary["matching"]["first"] == len(inside)
-    assert peft_adapters.base_of(output) == (model, None)
-    card = (output / "README.md").read_text()
-    assert "held out whole: book 1" in card
-    assert "unknown metric 1" in card
-
-    whole = finetune.run(spark, config(tmp_path / "unbroken", model, recipe, **given))
-    assert weights(tmp_path / "unbroken") == weights(output)
-    assert whole["evaluation"] == summary["evaluation"]
-    assert whole["matching"] == summary["matching"]
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "On b3, which were never trained on" in card
+    assert "another style 8" in card
+    held_out = examples.read(tmp_path / "model.work" / "examples" / examples.HELD_OUT)
+    assert set(held_out.images.uids) == {"u003", "u007"}
+    scorer = mlm.load(ModelConfig(str(tmp_path / "model")))
+    answer = scorer.score([tiny_examples.image(0)], ["red it is"])[0]
+    assert answer.expectation is not None
     with pytest.raises(UsageError, match="is there already"):
-        finetune.run(spark, settings)
-    path = Path(recipe)
-    path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
-    other = config(tmp_path / "other", model, recipe, work=str(work), **given)
-    with pytest.raises(UsageError, match="another recipe"):
-        finetune.run(spark, other)
-    assert not (tmp_path / "other").exists()
+        job.run(spark, config)
 
 
-@pytest.mark.slow
-def test_two_processes_train_one_model(
-    spark: SparkSession, model: str, recipe: str, given: dict[str, str], tmp_path: Path
+def test_the_wide_form_and_images_in_another_table(
+    spark: SparkSession, base: str, tmp_path: Path
 ) -> None:
-    result = finetune.run(spark, config(tmp_path / "model", model, recipe, processes=2, **given))
-    assert result["evaluation"]
-    history = json.loads((tmp_path / "model" / "history.json").read_text())
-    assert len(history) == 7
-    assert "2 process(es)" in (tmp_path / "model" / "README.md").read_text()
-
-
-def test_mistakes_are_told(
-    spark: SparkSession,
-    model: str,
-    recipe: str,
-    given: dict[str, str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def says(message: str, *words: str) -> None:
-        output = ["--output", str(tmp_path / "model"), "--captions", given["captions"]]
-        assert finetune.main([*output, *words]) == 2
-        told = capsys.readouterr()
-        assert json.loads(told.out.splitlines()[-1])["status"] == "usage_error"
-        assert message in told.err
-
-    bad = tmp_path / "bad.yaml"
-    bad.write_text("stages:\n  - {name: a, steps: 1, learning_rate: 1, weights: {scores: 1}}\n")
-    says("line 2: unknown key stages.0.weights.scores; did you mean score?", "--recipe", str(bad))
-    bad.write_text("stages: [")
-    says("bad.yaml line 1: ", "--recipe", str(bad))
-    says("--hold-out names groups", "--recipe", recipe, "--hold-out", "x")
-    group = ["--recipe", recipe, "--group-column", "book"]
-    says("no group book 7 in book; did you mean book", *group, "--hold-out", "book 7")
-    says("has no column boock; did you mean book?", "--recipe", recipe, "--group-column", "boock")
-    says("neither a local folder nor", *group, "--model", "nobody/nothing")
-    says("add --merge", "--recipe", recipe, "--model", "starter")
-    says("stage 'stage 1': score needs scored pairs", *group, "--model", model)
+    """As teacher_scores.jsonl has it: a column a metric, reasons in `why`; a dry run."""
+    wide = [
+        {
+            "uid": f"u{i:03}",
+            "caption": f"caption {i}",
+            **{metric: 10 * i + m for m, metric in enumerate(METRICS[:3])},
+            "why": {metric: f"because {metric}" for metric in METRICS},
+        }
+        for i in range(6)
+    ]
+    path = tmp_path / "scores.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in wide))
+    images = [{"uid": f"u{i:03}", "image": tiny_examples.image(i)} for i in range(6)]
+    summary = job.run(
+        spark,
+        FinetuneConfig(
+            instructions=str(path),
+            pairs=table(tmp_path / "images.parquet", images),
+            output=str(tmp_path / "model"),
+            model=base,
+            dry_run=True,
+            **TINY,
+        ),
+    )
+    assert summary["instructions"] == {metric: 6 for metric in METRICS[:3]}
+    assert summary["trained_weights"] > 0
+    assert summary["memory_bytes"] > 1e8
+    assert summary["seconds_a_step"] > 0
+    assert summary["steps"] == 2
     assert not (tmp_path / "model").exists()
+    found = examples.read(tmp_path / "model.work" / "examples").instructions
+    assert {(row.score, row.reason) for row in found if row.caption == "caption 2"} == {
+        (20.0 + m, f"because {metric}") for m, metric in enumerate(METRICS[:3])
+    }
 
 
-def test_a_recipe_file_is_read(recipe: str) -> None:
-    assert recipe_file.read_recipe(Path(recipe)) == RECIPE
+def test_conversations_as_llava_has_them(spark: SparkSession, base: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(tiny_examples.image(2))
+    turns = [{"from": "human", "value": "<image>\nColour?"}, {"from": "gpt", "value": "blue"}]
+    talks = [
+        {"id": "1", "image": "a.png", "conversations": turns},
+        {"id": "2", "conversations": [turns[0] | {"value": "hello"}, turns[1] | {"value": "hi"}]},
+    ]
+    (tmp_path / "llava.json").write_text(json.dumps(talks))
+    options: dict[str, Any] = {
+        "instructions": table(tmp_path / "instructions.parquet", rows(range(4))),
+        "conversations": str(tmp_path / "llava.json"),
+        "output": str(tmp_path / "model"),
+        "model": base,
+    }
+    with pytest.raises(UsageError, match="--conversation-images names their folder"):
+        job.run(spark, FinetuneConfig(**options, **TINY))
+    (tmp_path / "outside.png").write_bytes(b"secret")
+    talks[0]["image"] = "../outside.png"
+    (tmp_path / "hostile.json").write_text(json.dumps(talks))
+    options |= {"conversation_images": str(tmp_path / "images"), "mix": 0.4}
+    with pytest.raises(UsageError, match="leads out of"):
+        job.run(
+            spark,
+            FinetuneConfig(**options | {"conversations": str(tmp_path / "hostile.json")}, **TINY),
+        )
+    summary = job.run(spark, FinetuneConfig(**options, **TINY))
+    assert summary["conversations"] == 2
+    found = examples.read(tmp_path / "model.work" / "examples").conversations
+    assert [talk.turns for talk in found] == [
+        (("user", "Colour?"), ("assistant", "blue")),
+        (("user", "hello"), ("assistant", "hi")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "style"}, "1 rows have an unknown metric .*such as u000 style"),
+        ({"score": 101.0}, r"1 rows have a score outside 0..100, such as u000 itm 101"),
+        ({"uid": None}, "1 rows have no uid"),
+        ({"caption": " "}, "1 rows have no caption"),
+        ({"uid": "u999", "image": None}, "1 uids have no image, such as u999 .*--pairs"),
+        ({"spread": 70.0}, "1 rows have a spread outside"),
+    ],
+)
+def test_wrong_rows_stop_the_job_before_anything_is_trained(
+    spark: SparkSession, base: str, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    given = rows(range(2))
+    given[0] |= change
+    path = table(tmp_path / "instructions.parquet", given)
+    config = FinetuneConfig(instructions=path, output=str(tmp_path / "model"), model=base)
+    with pytest.raises(UsageError, match=message):
+        job.run(spark, config)
+    assert not (tmp_path / "model.work" / "checkpoints").exists()
+
+
+def test_what_cannot_be_asked_for(spark: SparkSession, base: str, tmp_path: Path) -> None:
+    path = table(tmp_path / "instructions.parquet", rows(range(4)))
+    options: dict[str, Any] = {
+        "instructions": path,
+        "output": str(tmp_path / "m"),
+        "model": base,
+        "group_column": "book",
+    }
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "x"}')
+    clash = [rows(range(1))[0], rows(range(1))[0] | {"image": tiny_examples.image(5)}]
+    for change, message in (
+        ({"hold_out": ["b9"]}, "no group b9 in book; did you mean b"),
+        ({"hold_out": ["b0", "b1", "b2", "b3"]}, "names all groups"),
+        ({"group_column": "bok", "hold_out": ["b1"]}, "no table has a column bok; did you mean"),
+        ({"model": str(adapter)}, "is an adapter"),
+        ({"model": "/no/such/model"}, "there is no model folder"),
+        ({"trainer": {"lerning_rate": 1}}, "no argument lerning_rate.*did you mean learning_rate"),
+        ({"trainer": {"output_dir": "x"}}, "no argument output_dir"),
+        ({"instructions": table(tmp_path / "clash.parquet", clash)}, "u000 has several images"),
+        ({"instructions": table(tmp_path / "e.parquet", [{"uid": "a", "caption": "b"}])}, "metric"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            job.run(spark, FinetuneConfig(**options | change))
+
+
+def test_settings_from_the_command_line_and_from_yaml(tmp_path: Path) -> None:
+    words = ["--instructions", "I", "--output", "O"]
+    shipped = parse(FinetuneConfig, ["--conf", str(ROOT / "conf/finetune.yaml"), *words])
+    plain = parse(FinetuneConfig, words)
+    assert shipped.model_copy(update={"trainer": {}}) == plain
+    conf = tmp_path / "conf.yaml"
+    conf.write_text("train: {language: full}\ntrainer: {learning_rate: 1.0e-5, bf16: true}\n")
+    given = ["--train", "vision=full", "--trainer", "learning_rate=2e-5"]
+    config = parse(FinetuneConfig, ["--conf", str(conf), *words, *given])
+    assert config.train.model_dump() == {"language": "full", "projector": "full", "vision": "full"}
+    assert config.trainer == {"learning_rate": "2e-5", "bf16": True} or config.trainer == {
+        "learning_rate": 2e-5,
+        "bf16": True,
+    }
+    for wrong, message in (
+        (["--train", "langage=full"], "unknown key langage; did you mean language"),
+        (["--train", "language=all"], "--train language: 'all' is not allowed"),
+        (["--train", "full"], "expected KEY=VALUE"),
+        (["--hold-out", "a"], "--group-column is missing"),
+        (["--mix", "0.5"], "--conversations, which is missing"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            parse(FinetuneConfig, [*words, *wrong], "finetune")
+
+
+def test_killed_and_started_again_by_the_command_line(base: str, tmp_path: Path) -> None:
+    """No option but the three that a user gives; SIGKILL after the first checkpoint."""
+    path = table(tmp_path / "instructions.parquet", rows(range(4)))
+    model = tmp_path / "model"
+    command = [sys.executable, "-m", "jobs", "finetune", "--model", base, "--instructions", path]
+    command += ["--output", str(model)]
+    environment = os.environ | {"MLM_FILTER_MASTER": "local[1]"}
+    first = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    checkpoints = tmp_path / "model.work" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("checkpoint-*/complete")) and first.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert not model.exists()
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr[-2000:]
+    line = json.loads(again.stdout.splitlines()[-1])
+    assert (line["status"], line["output"]) == ("ok", str(model))
+    answers = mlm.load(ModelConfig(str(model))).score([tiny_examples.image(1)], ["green it is"])
+    assert answers[0].status == "ok"

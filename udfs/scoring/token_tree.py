@@ -1,8 +1,7 @@
-"""One sequence for an image and any number of captions, questions and answers: a tree of tokens.
+"""Tokens of several sequences that begin alike, as one tree: what they share is computed once.
 
-Each token sees itself and its ancestors, and stands at the position of its depth. So a branch
-(image, caption, question, number) is computed exactly as if it stood alone, as in scoring
-(`udfs.scoring.packing`), while what branches share, the image above all, is computed once.
+Each token sees itself and its ancestors and stands at the position of its depth, so that a branch
+is computed exactly as if it stood alone. Scoring and training both pack their sequences so.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ ROOT = -1
 
 
 class TokenTree:
-    """Tokens with their parents, in an order in which parents come first."""
+    """Tokens `ids` with their `parents` (indices, or ROOT) and `depths` (0 below ROOT), in an order
+    in which parents come first."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
@@ -32,8 +32,10 @@ class TokenTree:
         return len(self.ids)
 
     def extend(self, parent: int, tokens: Sequence[int]) -> int:
-        """Hang a chain of tokens below `parent` (an index, or ROOT); return the last one's index
-        (`parent` itself where there are no tokens)."""
+        """Hang a chain of tokens below `parent` (an index, or ROOT).
+
+        Returns the index of the last one, or `parent` itself where there are no tokens.
+        """
         for token in tokens:
             depth = self.depths[parent] + 1 if parent >= 0 else 0
             self.ids.append(token)
@@ -43,15 +45,30 @@ class TokenTree:
         return parent
 
     def ask(self, parent: int, question: Sequence[int], tree: NumberTree) -> list[int]:
-        """Hang a question and its number tree below `parent`; return the columns (N,) whose logits
-        decide at each node of the number tree."""
+        """Hang a question and its number tree below `parent`.
+
+        Returns the columns (N,) whose logits decide at each node of the number tree.
+        """
         columns = [self.extend(parent, question)]
         for node in tree.nodes[1:]:
             columns.append(self.extend(columns[node.parent], [node.token]))
         return columns
 
+    def path(self, index: int) -> list[int]:
+        """The indices from below ROOT down to `index`, which is the last."""
+        found: list[int] = []
+        while index >= 0:
+            found.append(index)
+            index = self.parents[index]
+        return found[::-1]
+
+    def leaves(self) -> list[int]:
+        """The indices of the tokens that nothing hangs below."""
+        inner = set(self.parents)
+        return [i for i in range(len(self)) if i not in inner]
+
     def visible(self) -> NDArray[np.bool_]:
-        """(L, L): who sees whom."""
+        """(L, L): whether the row's token sees the column's."""
         seen = np.zeros((len(self), len(self)), dtype=np.bool_)
         for i, parent in enumerate(self.parents):
             if parent >= 0:
