@@ -49,36 +49,48 @@ def write_examples(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     left_out = dict(tables.left_out)
-    seen: set[bytes] = set()  # hashes of the held-out images
+    held_out_hashes: set[bytes] = set()  # hashes of the held-out images
     counts: dict[str, Any] = {}
     for held_out in (True, False):
-        place = scratch / HELD_OUT if held_out else scratch
-        place.mkdir(exist_ok=True)
+        target = scratch / HELD_OUT if held_out else scratch
+        target.mkdir(exist_ok=True)
         rows = tables.images.where(F.col("held_out") == held_out).orderBy("uid")
-        good: set[str] = set()
-        talks = [] if held_out else list(conversations)
-        writer = _images(rows.select("uid", "image").toLocalIterator(), held_out, seen, good)
-        _write_images(place / IMAGES, [*writer] if held_out else _with(writer, talks, good))
-        asked = tables.instructions.where(F.col("held_out") == held_out)
+        usable: set[str] = set()
+        conversation_list = [] if held_out else list(conversations)
+        writer = _images(
+            rows.select("uid", "image").toLocalIterator(), held_out, held_out_hashes, usable
+        )
+        _write_images(
+            target / IMAGES,
+            [*writer] if held_out else _with_conversations(writer, conversation_list, usable),
+        )
+        answers = tables.instructions.where(F.col("held_out") == held_out)
         found: dict[str, int] = {}
-        _write_table(place / INSTRUCTIONS, INSTRUCTION_SCHEMA, _instructions(asked, good, found))
-        dropped = asked.count() - sum(found.values())
+        _write_table(
+            target / INSTRUCTIONS, INSTRUCTION_SCHEMA, _instructions(answers, usable, found)
+        )
+        dropped = answers.count() - sum(found.values())
         if dropped:
             reason = "image that cannot be decoded" + ("" if held_out else " or is held out")
             left_out[reason] = left_out.get(reason, 0) + dropped
         turns = [
-            {"uid": talk.uid, "turns": [{"role": role, "text": text} for role, text in talk.turns]}
-            for talk in talks
-            if talk.uid is None or talk.uid in good
+            {
+                "uid": conversation.uid,
+                "turns": [{"role": role, "text": text} for role, text in conversation.turns],
+            }
+            for conversation in conversation_list
+            if conversation.uid is None or conversation.uid in usable
         ]
-        if len(turns) < len(talks):
-            left_out["conversation whose image cannot be decoded"] = len(talks) - len(turns)
-        _write_table(place / CONVERSATIONS, CONVERSATION_SCHEMA, iter(turns))
+        if len(turns) < len(conversation_list):
+            left_out["conversation whose image cannot be decoded"] = len(conversation_list) - len(
+                turns
+            )
+        _write_table(target / CONVERSATIONS, CONVERSATION_SCHEMA, iter(turns))
         by_metric = {metric: found[metric] for metric in METRICS if metric in found}
         counts |= (
             {"held_out": by_metric}
             if held_out
-            else {"instructions": by_metric, "images": len(good), "conversations": len(turns)}
+            else {"instructions": by_metric, "images": len(usable), "conversations": len(turns)}
         )
     if not counts["instructions"]:
         raise UsageError("no instruction is left to train on: none of the images can be decoded")
@@ -100,29 +112,33 @@ def identity_of(folder: Path, *settings: Any) -> str:
 
 
 def _images(
-    rows: Iterator[Any], held_out: bool, seen: set[bytes], good: set[str]
+    rows: Iterator[Any], held_out: bool, held_out_hashes: set[bytes], usable: set[str]
 ) -> Iterator[dict[str, Any]]:
-    """The images that can be trained on; their uids go into `good`."""
+    """The images that can be trained on; their uids go into `usable`."""
     for row in rows:
         data = bytes(row["image"])
         digest = hashlib.sha256(data).digest()
         if held_out:
-            seen.add(digest)
-        elif digest in seen:
+            held_out_hashes.add(digest)
+        elif digest in held_out_hashes:
             continue
         if _decodes(data):
-            good.add(row["uid"])
+            usable.add(row["uid"])
             yield {"uid": row["uid"], "image": data}
 
 
-def _with(
-    rows: Iterator[dict[str, Any]], talks: list[Conversation], good: set[str]
+def _with_conversations(
+    rows: Iterator[dict[str, Any]], conversation_list: list[Conversation], usable: set[str]
 ) -> Iterator[dict[str, Any]]:
     yield from rows
-    for talk in talks:
-        if talk.uid is not None and talk.uid not in good and _decodes(talk.image or b""):
-            good.add(talk.uid)
-            yield {"uid": talk.uid, "image": talk.image}
+    for conversation in conversation_list:
+        if (
+            conversation.uid is not None
+            and conversation.uid not in usable
+            and _decodes(conversation.image or b"")
+        ):
+            usable.add(conversation.uid)
+            yield {"uid": conversation.uid, "image": conversation.image}
 
 
 def _decodes(data: bytes) -> bool:
@@ -133,14 +149,14 @@ def _decodes(data: bytes) -> bool:
     return True
 
 
-def _instructions(rows: Any, good: set[str], counts: dict[str, int]) -> Iterator[dict[str, Any]]:
+def _instructions(rows: Any, usable: set[str], counts: dict[str, int]) -> Iterator[dict[str, Any]]:
     # Captions as bytes: they may hold what is no text.
     columns = [
         F.col(f.name).cast("binary") if f.name in ("caption", "reason") else F.col(f.name)
         for f in INSTRUCTION_SCHEMA
     ]
     for row in rows.orderBy("uid", "caption", "metric").select(*columns).toLocalIterator():
-        if row["uid"] in good:
+        if row["uid"] in usable:
             found = row.asDict()
             found["caption"] = captions.clean(found["caption"])
             found["reason"] = " ".join(captions.clean(found["reason"]).split()) or None
@@ -157,11 +173,11 @@ def _write_images(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def _write_table(path: Path, schema: pa.Schema, rows: Iterator[dict[str, Any]]) -> None:
     with pq.ParquetWriter(path, schema) as writer:
-        piece: list[dict[str, Any]] = []
+        batch: list[dict[str, Any]] = []
         for row in rows:
-            piece.append(row)
-            if len(piece) == ROWS_AT_ONCE:
-                writer.write_table(pa.Table.from_pylist(piece, schema))
-                piece = []
-        if piece:
-            writer.write_table(pa.Table.from_pylist(piece, schema))
+            batch.append(row)
+            if len(batch) == ROWS_AT_ONCE:
+                writer.write_table(pa.Table.from_pylist(batch, schema))
+                batch = []
+        if batch:
+            writer.write_table(pa.Table.from_pylist(batch, schema))

@@ -64,10 +64,10 @@ def read_tables(
         .when(F.col("score").isNull(), "no score")
         .when(F.coalesce("style", F.lit(style)) != style, "another style")
     )
-    judged = long.withColumn("why", why)
-    counts = judged.where("why is not null").groupBy("why").count().collect()
+    with_reason = long.withColumn("why", why)
+    counts = with_reason.where("why is not null").groupBy("why").count().collect()
     left_out = {row["why"]: row["count"] for row in sorted(counts)}
-    good = judged.where("why is null").groupBy("uid", "caption", "metric")
+    good = with_reason.where("why is null").groupBy("uid", "caption", "metric")
     rows = good.agg(
         F.round(F.avg("score"), 6).alias("score"),
         F.round(F.avg("spread"), 6).alias("spread"),
@@ -77,9 +77,9 @@ def read_tables(
         rows = rows.orderBy(F.xxhash64("uid"), "uid", "caption", "metric").limit(limit)
     rows = rows.localCheckpoint()
     if rows.isEmpty():
-        told = "; ".join(f"{reason} {count:,}" for reason, count in left_out.items())
+        reasons = "; ".join(f"{reason} {count:,}" for reason, count in left_out.items())
         raise UsageError(
-            f"--instructions {instructions}: nothing to learn from ({told or 'empty'})"
+            f"--instructions {instructions}: nothing to learn from ({reasons or 'empty'})"
         )
     images, groups = _images(spark, frame, instructions, pairs, group_column, rows)
     held_out = _held_out(groups, group_column, hold_out, rows)
@@ -192,7 +192,7 @@ def _images(
         sources.append(("--pairs", pairs, read_table(spark, pairs, "--pairs")))
     images: list[DataFrame] = []
     groups: list[DataFrame] = []
-    wanted = rows.select("uid").distinct()
+    needed = rows.select("uid").distinct()
     for option, name, table in sources:
         if option == "--pairs":
             for column in ("uid", "image"):
@@ -215,7 +215,7 @@ def _images(
     found = images[0]
     for more in images[1:]:
         found = found.unionByName(more)
-    found = found.where("image is not null").join(wanted, "uid", "left_semi")
+    found = found.where("image is not null").join(needed, "uid", "left_semi")
     found = found.groupBy("uid").agg(
         F.min("image").alias("image"), F.countDistinct("image").alias("n")
     )
@@ -223,7 +223,7 @@ def _images(
     several = found.where("n > 1").select("uid").first()
     if several is not None:
         raise UsageError(f"the uid {several[0]} has several images: which one did the teacher see?")
-    missing = wanted.join(found, "uid", "left_anti")
+    missing = needed.join(found, "uid", "left_anti")
     absent = missing.agg(F.count("*"), F.min("uid")).first()
     if absent is not None and absent[0]:
         hint = "" if pairs else " (--pairs can name a table of uid and image)"
@@ -258,9 +258,9 @@ def _held_out(
     found = groups.where(F.col("group").isin(list(hold_out)))
     found = found.select("uid", F.lit(True).alias("held_out"))
     if hold_out:
-        held = rows.join(found, "uid", "left_semi").count()
-        if not held:
+        count = rows.join(found, "uid", "left_semi").count()
+        if not count:
             raise UsageError(f"--hold-out {', '.join(hold_out)}: no instruction is about them")
-        if held == rows.count():
+        if count == rows.count():
             raise UsageError("--hold-out names all groups: nothing is left to train on")
     return found

@@ -76,12 +76,12 @@ def run(spark: SparkSession, config: FinetuneConfig) -> dict[str, Any]:
         config.hold_out,
         config.limit,
     )
-    talks = (
+    conversations = (
         read_conversations(spark, config.conversations, config.conversation_images)
         if config.conversations
         else iter(())
     )
-    data = write_examples(tables, talks, work / "examples")
+    data = write_examples(tables, conversations, work / "examples")
     _say_counts(data)
     settings = config.training().model_dump_json()
     device = ("cuda" if cuda_available() else "cpu") if config.device == "auto" else config.device

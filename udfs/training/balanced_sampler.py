@@ -57,13 +57,15 @@ class BalancedSampler:
 
     def _items(self, epoch: int) -> list[Item]:
         rng = np.random.default_rng([self._seed, epoch])
-        items, talks = list(self._scored(rng)), self._examples.conversations
-        if talks and self._mix:
+        items, conversations = list(self._scored(rng)), self._examples.conversations
+        if conversations and self._mix:
             wanted = max(1, round(len(items) * self._mix / (1 - self._mix)))
             order = [
-                i for _ in range(-(-wanted // len(talks))) for i in rng.permutation(len(talks))
+                i
+                for _ in range(-(-wanted // len(conversations)))
+                for i in rng.permutation(len(conversations))
             ]
-            items += [Item(talks[i].image, conversation=int(i)) for i in order[:wanted]]
+            items += [Item(conversations[i].image, conversation=int(i)) for i in order[:wanted]]
         return [items[i] for i in rng.permutation(len(items))]
 
     def _scored(self, rng: Generator) -> Iterator[Item]:

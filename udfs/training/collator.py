@@ -113,17 +113,17 @@ class PackedDataset:
         return [*ids[: self.prompt.max_reason_tokens], tokenizer.eos_token_id]
 
     def _conversation(self, index: int, picture: Any) -> PackedItem:
-        out, said = _encode_conversation(
+        out, is_answer = _encode_conversation(
             self.processor, self.examples.conversations[index].turns, picture
         )
-        ids, said = out["input_ids"][0][:MOST_TOKENS], said[:MOST_TOKENS]
-        first = int(said.argmax())  # all before the first answer is the head
+        ids, is_answer = out["input_ids"][0][:MOST_TOKENS], is_answer[:MOST_TOKENS]
+        first = int(is_answer.argmax())  # all before the first answer is the head
         row = split_outputs(out)
         per_token = {name: value[:first] for name, value in row.per_token.items()}
         packed = PackedItem(Row(ids[:first], per_token, row.pixels), TokenTree())
         packed.tree.extend(ROOT, ids[first:].tolist())
         packed.tokens = [
-            (i - 1, int(ids[first + i])) for i in np.flatnonzero(said[first:]).tolist()
+            (i - 1, int(ids[first + i])) for i in np.flatnonzero(is_answer[first:]).tolist()
         ]
         return packed
 
@@ -151,7 +151,7 @@ def _encode_conversation(
         messages.append({"role": role, "content": [*image, {"type": "text", "text": text}]})
     whole = _encode(processor, messages, picture, answering=False)
     ids = whole["input_ids"][0].tolist()
-    said = np.zeros(len(ids), dtype=np.bool_)
+    is_answer = np.zeros(len(ids), dtype=np.bool_)
     for number, (role, _) in enumerate(turns):
         if role != "assistant":
             continue
@@ -161,8 +161,8 @@ def _encode_conversation(
         )
         if ids[: len(start)] != start or ids[: len(end)] != end:
             raise ValueError("the chat template writes a turn otherwise when more turns follow")
-        said[len(start) : len(end)] = True
-    return whole, said
+        is_answer[len(start) : len(end)] = True
+    return whole, is_answer
 
 
 def _encode(

@@ -56,17 +56,17 @@ def separate_logits(model: Any, unwrapped: Any, batch: dict[str, Any]) -> tuple[
         head = range(int(batch["lengths"][row]))
         leaves = tree.leaves() or [ROOT]
         branches = [[*head, *(len(head) + i for i in tree.path(leaf))] for leaf in leaves]
-        where: dict[int, tuple[int, int]] = {}  # column -> its first branch, and the place there
+        where: dict[int, tuple[int, int]] = {}  # column -> its first branch, and the position there
         for k, branch in enumerate(branches):
-            for place, column in enumerate(branch):
-                where.setdefault(column, (k, place))
+            for position, column in enumerate(branch):
+                where.setdefault(column, (k, position))
         wanted = [column for r, column in zip(rows, columns, strict=True) if r == row]
         for start in range(0, len(branches), BRANCHES):
             reads = [c for c in wanted if start <= where[c][0] < start + BRANCHES]
             if reads:
-                places = [(where[c][0] - start, where[c][1]) for c in reads]
+                positions = [(where[c][0] - start, where[c][1]) for c in reads]
                 some = branches[start : start + BRANCHES]
-                logits = _plain_sequences(model, unwrapped, batch, row, some, places)
+                logits = _plain_sequences(model, unwrapped, batch, row, some, positions)
                 found |= {(row, c): each for c, each in zip(reads, logits, strict=True)}
     logits = torch.stack([found[read] for read in zip(rows, columns, strict=True)])
     return _split(logits, batch)
@@ -78,9 +78,9 @@ def _plain_sequences(
     batch: dict[str, Any],
     row: int,
     branches: list[list[int]],
-    places: list[tuple[int, int]],
+    positions: list[tuple[int, int]],
 ) -> Tensor:
-    """Logits (R, V) at R places (branch, place in it) of some branches of an item."""
+    """Logits (R, V) at R positions (branch, position in it) of some branches of an item."""
     import torch
 
     ids, head = batch["input_ids"][row], int(batch["lengths"][row])
@@ -98,7 +98,7 @@ def _plain_sequences(
         for name, value in batch["pixels"].items()
         if batch["parts"][name][row]
     }
-    rows, columns = torch.tensor(places, device=ids.device).T
+    rows, columns = torch.tensor(positions, device=ids.device).T
     with read_at(unwrapped, rows, columns):
         out = model(input_ids=tokens, attention_mask=real, use_cache=False, **per_token, **pixels)
     logits: Tensor = out.logits[0]

@@ -172,8 +172,10 @@ def training_arguments(run: Run, settings: TrainingSettings, evaluates: bool) ->
     """The trainer's arguments: this project's defaults, and over them the user's."""
     from transformers import TrainingArguments
 
-    steps = run.trainer.get("save_steps", run.trainer.get("eval_steps", 0.1))
-    compares = evaluates and run.trainer.get("eval_strategy") != "no"
+    # YAML reads the word `no` as false.
+    asked = {k: "no" if v is False and "strategy" in k else v for k, v in run.trainer.items()}
+    steps = asked.get("save_steps", asked.get("eval_steps", 0.1))
+    compares = evaluates and asked.get("eval_strategy") != "no"
     defaults: dict[str, Any] = {
         "num_train_epochs": 2,
         "per_device_train_batch_size": 4,
@@ -185,7 +187,7 @@ def training_arguments(run: Run, settings: TrainingSettings, evaluates: bool) ->
         "logging_steps": 10,
         "save_steps": steps,
         "save_total_limit": 2,
-        "eval_strategy": run.trainer.get("save_strategy", "steps") if evaluates else "no",
+        "eval_strategy": asked.get("save_strategy", "steps") if evaluates else "no",
         "eval_steps": steps,
         "load_best_model_at_end": compares,
         "metric_for_best_model": "eval_spearman",
@@ -195,7 +197,7 @@ def training_arguments(run: Run, settings: TrainingSettings, evaluates: bool) ->
         "ddp_find_unused_parameters": settings.train.vision != "frozen",
     }
     fixed = (str(Path(run.work) / CHECKPOINTS), False, run.device == "cpu")
-    given = defaults | run.trainer | dict(zip(_FIXED, fixed, strict=True))
+    given = defaults | asked | dict(zip(_FIXED, fixed, strict=True))
     if run.timed_steps:
         given |= {"max_steps": run.timed_steps, "load_best_model_at_end": False}
         given |= {"save_strategy": "no", "eval_strategy": "no"}

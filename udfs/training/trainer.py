@@ -163,9 +163,9 @@ class ScoreTrainer(Trainer):
             for start in range(0, len(pairs), SCORED_AT_ONCE):
                 some = pairs[start : start + SCORED_AT_ONCE]
                 answers = scorer.score([images[i] for i, _ in some], [text for _, text in some])
-                for place, answer in enumerate(answers, start):
+                for index, answer in enumerate(answers, start):
                     if answer.distributions is not None:
-                        scores[place] = answer.expectation, answer.mode
+                        scores[index] = answer.expectation, answer.mode
         model.train(training)
         return [images.uids[i] for i, _ in pairs], scores, np.array([rated[p] for p in pairs])
 

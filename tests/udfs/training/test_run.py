@@ -113,6 +113,10 @@ def test_the_users_arguments_reach_the_trainer(base: Path, examples: Path, tmp_p
         asked = dataclasses.replace(run, trainer={"report_to": loggers})
         arguments = training_arguments(asked, tiny_examples.settings(), evaluates=False)
         assert arguments.report_to == ([] if loggers == "none" else [loggers])
+    asked = dataclasses.replace(run, trainer={"eval_strategy": False, "save_strategy": False})
+    arguments = training_arguments(asked, tiny_examples.settings(), evaluates=True)  # YAML's `no`
+    assert (arguments.eval_strategy, arguments.save_strategy) == ("no", "no")
+    assert not arguments.load_best_model_at_end
     with pytest.raises(TrainingError, match="no_such"):
         make_trainer(dataclasses.replace(run, trainer={"no_such": 1}))
 
