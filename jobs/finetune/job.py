@@ -104,7 +104,7 @@ def run(spark: SparkSession, config: FinetuneConfig) -> dict[str, Any]:
     try:
         result = _fit(training, config)
     except (
-        *(TrainingError, ExamplesError, PartsError),
+        *(TrainingError, ExamplesError, PartsError, ModelError),
         *(PromptError, TemplateError, NumberTreeError),
     ) as error:
         raise UsageError(str(error)) from None

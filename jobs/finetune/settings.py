@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from udfs.scoring.prompts import Prompt, PromptError
 from udfs.training.settings import Lora, Objectives, Parts, Style, TrainingSettings
 
 from ..core.errors import UsageError
@@ -115,6 +117,10 @@ class FinetuneConfig(JobConfig):
             raise UsageError("--mix is a share of --conversations, which is missing")
         if self.conversation_images is not None and self.conversations is None:
             raise UsageError("--conversation-images belongs to --conversations, which is missing")
+        try:
+            Prompt(**asdict(Prompt()) | self.prompt)
+        except (TypeError, PromptError) as error:
+            raise UsageError(f"--prompt: {str(error).removeprefix('Prompt.__init__() ')}") from None
         for option, folder in (("--output", self.output), ("--work", self.work)):
             if folder is not None and delta.is_uri(folder):
                 raise UsageError(f"{option} is a folder of this machine, or one that all share")

@@ -17,6 +17,7 @@ def load_context(config: ModelConfig, device: str, threads: int | None) -> Itera
     """Set the number of CPU threads, and turn errors inside the `with` block into a ModelError that
     names the model."""
     import torch
+    from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -26,7 +27,7 @@ def load_context(config: ModelConfig, device: str, threads: int | None) -> Itera
         yield
     except torch.OutOfMemoryError as error:
         raise ModelError(f"model {config.model!r} does not fit on {device}: {error}") from error
-    except (OSError, ValueError, ImportError, AttributeError) as error:
+    except (OSError, ValueError, ImportError, AttributeError, SafetensorError) as error:
         raise ModelError(f"cannot load model {config.model!r}: {error}") from error
 
 

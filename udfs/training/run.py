@@ -70,7 +70,7 @@ def fit(run: Run) -> dict[str, Any]:
 
     Returns `steps`, `trained_weights`, `packed`, `adapter` (else a whole model), `losses` (the
     trainer's log), `predictions` for the held-out pairs and `seconds`; of a dry run what it would
-    cost. Raises TrainingError, ExamplesError and PartsError.
+    cost. Raises TrainingError, ExamplesError, PartsError and ModelError.
     """
     started = time.monotonic()
     # The library's progress goes to stdout, which is for the job's line of JSON.
@@ -139,29 +139,26 @@ def _load(run: Run, settings: TrainingSettings, examples: Examples) -> tuple[Any
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    from udfs.models.model_config import ModelConfig
     from udfs.models.model_files import find_files
+    from udfs.models.torch_setup import load_context
     from udfs.scoring import chat_template, prompts
     from udfs.training.balanced_sampler import BalancedSampler
     from udfs.training.collator import PackedDataset
 
-    where = {"revision": run.revision} if run.revision else {}
+    options: dict[str, Any] = {"trust_remote_code": False}
+    options |= {"revision": run.revision} if run.revision else {}
     dtype = settings.dtype
     if dtype == "auto":
         small = run.device == "cuda" and settings.train.adapter and torch.cuda.is_bf16_supported()
         dtype = "bfloat16" if small else "float32"
-    processor = AutoProcessor.from_pretrained(run.base, trust_remote_code=False, **where)
-    model = AutoModelForImageTextToText.from_pretrained(
-        run.base,
-        dtype=getattr(torch, dtype),
-        trust_remote_code=False,
-        use_safetensors=True,
-        **where,
-    )
-    own = (
-        asdict(prompts.load_prompt(find_files(run.base, run.revision).prompt))
-        | settings.prompt
-        | {"style": settings.style}
-    )
+    with load_context(ModelConfig(run.base), run.device, None):
+        processor = AutoProcessor.from_pretrained(run.base, **options)
+        model = AutoModelForImageTextToText.from_pretrained(
+            run.base, dtype=getattr(torch, dtype), use_safetensors=True, **options
+        )
+    own = asdict(prompts.load_prompt(find_files(run.base, run.revision).prompt)) | settings.prompt
+    own["style"] = settings.style
     prompt = prompts.Prompt(**{**own, "questions": tuple(own["questions"])})
     template = chat_template.build(processor, prompt)
     sampler = BalancedSampler(examples, settings.mix, settings.captions_per_item, settings.seed)
@@ -172,8 +169,13 @@ def training_arguments(run: Run, settings: TrainingSettings, evaluates: bool) ->
     """The trainer's arguments: this project's defaults, and over them the user's."""
     from transformers import TrainingArguments
 
-    # YAML reads the word `no` as false.
-    asked = {k: "no" if v is False and "strategy" in k else v for k, v in run.trainer.items()}
+    asked = dict(run.trainer)
+    for name, value in run.trainer.items():  # YAML reads `no` as false, and 2e-5 as text
+        if value is False and "strategy" in name:
+            asked[name] = "no"
+        elif isinstance(value, str) and value.count("e-") == 1:
+            with contextlib.suppress(ValueError):
+                asked[name] = float(value)
     steps = asked.get("save_steps", asked.get("eval_steps", 0.1))
     compares = evaluates and asked.get("eval_strategy") != "no"
     defaults: dict[str, Any] = {

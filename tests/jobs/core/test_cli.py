@@ -45,6 +45,11 @@ def test_a_mistyped_job_suggests_the_nearest(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "mlm-filter: unknown job scoer; did you mean score?\n"
 
 
+def test_the_old_name_of_a_job_works(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["standin", "--help"]) == 0
+    assert "usage: mlm-filter baseline" in capsys.readouterr().out
+
+
 def test_help_of_a_job_starts_neither_java_nor_torch() -> None:
     script = (
         "import sys; from jobs.cli import main; code = main(['ingest', '--help']);"

@@ -1,13 +1,21 @@
 """Settings: where they come from, and the messages when they are wrong."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from jobs.core.errors import UsageError
 from jobs.core.settings import JobConfig, conf_file, parse
+
+
+class Sizes(BaseModel):
+    """Keys of a setting that holds several."""
+
+    model_config = ConfigDict(extra="forbid")
+    height: int = 3
+    width: int = 4
 
 
 class ScoreConfig(JobConfig):
@@ -18,6 +26,8 @@ class ScoreConfig(JobConfig):
     mode: Literal["error", "append"] = Field(default="error", description="what if it exists")
     where: list[str] = Field(default=[], description="a rule; may be repeated")
     fast: bool = Field(default=True, description="one pass")
+    sizes: Sizes = Field(default=Sizes(), description="limits")
+    extra: dict[str, Any] = Field(default={}, description="passed on")
     api_key: SecretStr = Field(default=SecretStr("hunter2"), description="key of the service")
 
 
@@ -39,6 +49,23 @@ def test_a_file_can_hold_a_section_for_each_job(tmp_path: Path) -> None:
     assert parse(ScoreConfig, ["--conf", file], "score").rows == 3
     with pytest.raises(UsageError, match="no section 'filter'; it has ingest, score"):
         parse(ScoreConfig, ["--conf", file], "filter")
+    old = conf(tmp_path, "standin:\n  pairs: P\n")  # what the job baseline was called
+    assert parse(ScoreConfig, ["--conf", old], "baseline").pairs == "P"
+
+
+def test_a_setting_can_hold_keys_of_its_own(tmp_path: Path) -> None:
+    file = conf(tmp_path, "pairs: P\nsizes: {height: 7}\nextra: {a: 1, b: [2]}\n")
+    words = ["--conf", file, "--sizes", "width=9", "--extra", "a=x", "--extra", "c=1e-3"]
+    config = parse(ScoreConfig, words, "score")
+    assert config.sizes == Sizes(height=7, width=9)
+    assert config.extra == {"a": "x", "b": [2], "c": "1e-3"}
+    for wrong, message in (
+        (["--sizes", "heigth=1"], "--sizes: unknown key heigth; did you mean height"),
+        (["--sizes", "height=tall"], "--sizes height: 'tall' is not allowed"),
+        (["--sizes", "height"], "--sizes: expected KEY=VALUE, not height"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            parse(ScoreConfig, ["--pairs", "P", *wrong], "score")
 
 
 def test_options_repeat_and_switch_off() -> None:

@@ -238,6 +238,8 @@ def test_settings_from_the_command_line_and_from_yaml(tmp_path: Path) -> None:
         (["--train", "full"], "expected KEY=VALUE"),
         (["--hold-out", "a"], "--group-column is missing"),
         (["--mix", "0.5"], "--conversations, which is missing"),
+        (["--prompt", "befor=x"], "--prompt: got an unexpected keyword argument 'befor'"),
+        (["--prompt", "questions=[a, b]"], "--prompt: a prompt needs 4 questions"),
     ):
         with pytest.raises(UsageError, match=message):
             parse(FinetuneConfig, [*words, *wrong], "finetune")

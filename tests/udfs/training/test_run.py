@@ -113,9 +113,11 @@ def test_the_users_arguments_reach_the_trainer(base: Path, examples: Path, tmp_p
         asked = dataclasses.replace(run, trainer={"report_to": loggers})
         arguments = training_arguments(asked, tiny_examples.settings(), evaluates=False)
         assert arguments.report_to == ([] if loggers == "none" else [loggers])
-    asked = dataclasses.replace(run, trainer={"eval_strategy": False, "save_strategy": False})
-    arguments = training_arguments(asked, tiny_examples.settings(), evaluates=True)  # YAML's `no`
+    read = {"eval_strategy": False, "save_strategy": False, "learning_rate": "2e-5"}  # by YAML
+    asked = dataclasses.replace(run, trainer=read)
+    arguments = training_arguments(asked, tiny_examples.settings(), evaluates=True)
     assert (arguments.eval_strategy, arguments.save_strategy) == ("no", "no")
+    assert arguments.learning_rate == 2e-5
     assert not arguments.load_best_model_at_end
     with pytest.raises(TrainingError, match="no_such"):
         make_trainer(dataclasses.replace(run, trainer={"no_such": 1}))
