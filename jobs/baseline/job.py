@@ -23,7 +23,7 @@ from udfs.baseline.features import Pair
 from udfs.baseline.model_card import Recipe
 from udfs.baseline.training import BaselineDataError, train_baseline
 from udfs.core.cache_folder import cache_folder
-from udfs.starter import model as starter
+from udfs.starter import wheels
 
 from ..core.errors import UsageError
 from ..core.job_runner import main as run_job
@@ -101,7 +101,7 @@ def run(spark: SparkSession, config: BaselineConfig) -> dict[str, Any]:
             device=config.device,
             progress=say,
         )
-    except (BaselineDataError, baseline_model.BaselineError, starter.StarterError) as error:
+    except (BaselineDataError, baseline_model.BaselineError, wheels.StarterError) as error:
         raise UsageError(str(error)) from None
     say(f"{baseline_model.NAME}: validation AUC {report.auc:.4f}")
     say(f"saved {output}; score with: mlm-filter score --model {output} ...")

@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from .errors import UsageError as UsageError  # also imported from here by finetune/job.py
-from .errors import first_line
+from .errors import UsageError, first_line
 from .settings import C, parse
 
 if TYPE_CHECKING:

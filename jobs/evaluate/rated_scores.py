@@ -22,7 +22,8 @@ from udfs.scoring.results import OK
 from ..core.errors import UsageError
 from ..core.settings import nearest
 from ..tables.delta import quoted
-from ..tables.ratings import RATED, Ratings, caption_hash, find_column, number, read_table
+from ..tables.external_table import find_column, read_table
+from ..tables.ratings import RATED, Ratings, caption_hash, number
 
 NOT_IN_SCORES = "not_in_scores"  # the scores table does not have the uid
 OTHER_CAPTION = "other_caption"  # it has the uid, but with other captions

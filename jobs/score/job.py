@@ -23,7 +23,8 @@ from udfs.models import identity
 from udfs.models.model_config import ModelConfig, ModelError
 from udfs.scoring.results import BAD_IMAGE, MODEL_ERROR, STATUSES
 from udfs.spark import STAGES, score_batches
-from udfs.starter.model import StarterError, is_starter, is_trained
+from udfs.starter.model import is_starter, is_trained
+from udfs.starter.wheels import StarterError
 
 from ..core.errors import UsageError
 from ..core.job_runner import main as run_job

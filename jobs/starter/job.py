@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from udfs.starter import model as starter
+from udfs.starter import wheels
 
 from ..core.errors import UsageError
 from ..core.job_runner import main as run_job
@@ -35,7 +36,7 @@ def run(spark: Any, config: StarterConfig) -> dict[str, Any]:
         return {"dry_run": True, "output": str(target)}
     try:
         shutil.copytree(starter.ensure(), target)
-    except starter.StarterError as error:
+    except wheels.StarterError as error:
         raise UsageError(str(error)) from None
     say(f"saved {target}; score with: mlm-filter score --model {target} ...")
     return {"output": str(target)}

@@ -17,8 +17,7 @@ from udfs.core.metrics import METRICS
 from ..core.errors import UsageError
 from ..core.settings import nearest
 from . import delta
-from .external_table import find_column as find_column
-from .external_table import read_table as read_table
+from .external_table import find_column, read_table
 
 RATED = "rating_"
 """Prefix of the rating columns in `Ratings.captions`, before the metric's name."""

