@@ -24,10 +24,8 @@ from udfs.training.settings import TrainingSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
-PAD_TO = 16
-"""Sequences are padded to a multiple of this: few shapes, which memory and kernels like."""
-MOST_TOKENS = 16_384
-"""A longer conversation is cut."""
+PAD_TO = 16  # sequences are padded to a multiple: few shapes, which memory and kernels like
+MAX_TOKENS = 16_384  # a longer conversation is cut
 
 
 @dataclass
@@ -116,7 +114,7 @@ class PackedDataset:
         out, is_answer = _encode_conversation(
             self.processor, self.examples.conversations[index].turns, picture
         )
-        ids, is_answer = out["input_ids"][0][:MOST_TOKENS], is_answer[:MOST_TOKENS]
+        ids, is_answer = out["input_ids"][0][:MAX_TOKENS], is_answer[:MAX_TOKENS]
         first = int(is_answer.argmax())  # all before the first answer is the head
         row = split_outputs(out)
         per_token = {name: value[:first] for name, value in row.per_token.items()}

@@ -107,11 +107,8 @@ def _plain_sequences(
 
 @contextmanager
 def read_at(model: Any, rows: Tensor, columns: Tensor) -> Iterator[None]:
-    """The model's head gets the hidden states at (rows, columns) alone, as one row (1, R, D).
-
-    So a vocabulary of 150,000 tokens is computed where it is read, and whatever a family does to
-    its logits behind the head still happens.
-    """
+    """The model's head gets the hidden states at (rows, columns) alone, as one row (1, R, D): a
+    large vocabulary is computed where it is read, and what follows the head stays the model's."""
 
     def pick(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (args[0][rows, columns][None], *args[1:])
@@ -166,11 +163,7 @@ def _positions(model: Any, batch: dict[str, Any]) -> Tensor:
 
 def can_pack(model: Any, batch: dict[str, Any]) -> bool:
     """Whether packed items give this model's plain answers: refused by structure where a block mask
-    cannot say what the model's own does, else tried on a batch.
-
-    `model` is not wrapped. In half precision rounding alone moves a probability by 0.01 and more,
-    so that the trial tells gross faults only there.
-    """
+    cannot say what the model's own does, else tried on a batch (`model` is not wrapped)."""
     import torch
 
     text = model.config.get_text_config()
@@ -180,17 +173,30 @@ def can_pack(model: Any, batch: dict[str, Any]) -> bool:
         return False  # linear attention, convolutions; windows
     if "token_type_ids" in batch["per_token"]:
         return False  # the family makes its mask of them: an image's tokens see one another
-    training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _first_layers_in_float32(model):
             packed, plain = (
-                torch.cat([part.flatten(0, -2).float() for part in run(model, model, batch)])
+                torch.cat([part.flatten(0, -2) for part in run(model, model, batch)]).softmax(-1)
                 for run in (packed_logits, separate_logits)
             )
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
+    return float((packed - plain).abs().max()) <= 1e-4
+
+
+@contextmanager
+def _first_layers_in_float32(model: Any) -> Iterator[None]:
+    """The model with two layers, in float32: half precision rounds by more than many faults, and a
+    whole model may not fit in float32."""
+    decoder, training = model.get_decoder(), model.training
+    layers, weights = decoder.layers, [*model.parameters(), *model.buffers()]
+    dtypes = [weight.dtype for weight in weights]
+    decoder.layers = layers[:2]
+    model.eval().float()
+    try:
+        yield
     finally:
+        decoder.layers = layers
+        for weight, dtype in zip(weights, dtypes, strict=True):
+            weight.data = weight.data.to(dtype)
         model.train(training)
-    gap = float((packed.softmax(-1) - plain.softmax(-1)).abs().max())
-    return gap <= (1e-4 if model.dtype == torch.float32 else 3e-2)

@@ -12,10 +12,8 @@ from udfs.scoring.readout import expected_number
 if TYPE_CHECKING:
     from torch import Tensor
 
-MARGIN = 5.0
-"""Scores that lie closer, in points, say nothing of the order: a teacher's own noise."""
-SCALE = 10.0
-"""Points of difference that count as a logit of 1."""
+MARGIN = 5.0  # points; closer scores do not tell the order: a teacher's own noise
+SCALE = 10.0  # points of difference that count as a logit of 1
 
 
 def ranknet(log_p: Tensor, scores: Tensor, groups: Tensor) -> Tensor:

@@ -127,10 +127,8 @@ def make_trainer(run: Run) -> ScoreTrainer:
     )
     if settings.packed == "auto":
         first = collate([dataset[item] for item in islice(iter(dataset.sampler), 2)])
-        with trainer.compute_loss_context_manager():
-            trainer.packed = can_pack(
-                trainer.accelerator.unwrap_model(trainer.model), trainer._prepare_inputs(first)
-            )
+        plain = trainer.accelerator.unwrap_model(trainer.model)
+        trainer.packed = can_pack(plain, trainer._prepare_inputs(first))
     return trainer
 
 

@@ -65,8 +65,10 @@ def test_a_family_learns_what_it_is_scored_by(family: Path, examples: Path, tmp_
     run = tiny_examples.run(family, examples, tmp_path, STEPS, settings=settings)
     if name in PLAIN:  # slow: a sequence a branch
         run = dataclasses.replace(run, trainer=run.trainer | {"per_device_train_batch_size": 1})
-    trainer = make_trainer(run)
-    assert trainer.packed == (name not in PLAIN)
+    half = tiny_examples.settings(train=PARTS.get(name, {}), dtype="bfloat16")
+    for chosen in (half, settings):
+        trainer = make_trainer(dataclasses.replace(run, settings=chosen.model_dump_json()))
+        assert trainer.packed == (name not in PLAIN)
 
     # packed and plain sequences, read through peft's wrapper where there is one: the same loss
     batch, losses = batch_of(trainer), []
