@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import secrets
 import sys
 import time
@@ -99,6 +100,9 @@ def new_run_id() -> str:
 def _failure(error: Exception) -> tuple[int, dict[str, Any]]:
     """Exit code and JSON of an unexpected error."""
     condition = getattr(error, "getCondition", lambda: None)() or ""
+    model = re.search(r"^udfs\.models\.model_config\.ModelError: (.+)$", str(error), re.MULTILINE)
+    if model:  # raised in a Python worker: which model, and why it cannot be used
+        return USAGE, {"error": model[1]}
     code = USAGE if condition.startswith(_NOT_FOUND) else FAILED
     return code, {"error": first_line(error)}
 

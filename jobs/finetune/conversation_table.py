@@ -38,6 +38,13 @@ def read_conversations(
     frame = read_table(spark, ref, "--conversations")
     column = find_column(frame, "conversations", "--conversations", ref)
     image = frame.schema["image"].dataType if "image" in frame.columns else None
+    turns = frame.schema[column].dataType
+    if not (
+        isinstance(turns, T.ArrayType) and isinstance(turns.elementType, T.StructType | T.MapType)
+    ):
+        raise UsageError(f"--conversations {ref}: {column} is {turns.simpleString()}, not turns")
+    if not isinstance(image, T.StringType | T.BinaryType | None):
+        raise UsageError(f"--conversations {ref}: image is {image.simpleString()}, not a path")
     if isinstance(image, T.StringType) and image_folder is None:
         raise UsageError(
             "--conversations has image paths: --conversation-images names their folder"
@@ -74,10 +81,11 @@ def _turn(turn: dict[str, Any], where: str) -> tuple[str, str]:
 
 
 def _file(folder: Path, name: str) -> bytes:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise UsageError(f"--conversation-images: {name} leads out of {folder}")
     try:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise UsageError(f"--conversation-images: {name[:80]!r} leads out of {folder}")
         return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"--conversation-images: cannot read {name}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"--conversation-images: cannot read {name[:80]!r}: {reason}") from None

@@ -45,6 +45,9 @@ def write_examples(
     An image that cannot be decoded, or that is also held out, is left out with all that is said of
     it. Raises UsageError where nothing is left.
     """
+    own = {IMAGES, INSTRUCTIONS, CONVERSATIONS, HELD_OUT}
+    if folder.exists() and {path.name for path in folder.iterdir()} - own:
+        raise UsageError(f"--work: {folder} holds files that are no examples of this job")
     scratch = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)

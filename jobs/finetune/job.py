@@ -12,13 +12,17 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pyspark.sql import SparkSession
 
 from udfs.core import peft_adapters
+from udfs.core.file_locks import lock_or_refuse
 from udfs.models import dual_encoder, identity
 from udfs.models.model_config import ModelError
 from udfs.scoring.chat_template import TemplateError
@@ -28,7 +32,7 @@ from udfs.starter import model as starter
 from udfs.starter.wheels import StarterError
 from udfs.training.checkpoints import TrainingError
 from udfs.training.examples import ExamplesError
-from udfs.training.run import Run, argument_names, cuda_available, fit
+from udfs.training.run import Run, argument_defaults, cuda_available, fit
 from udfs.training.trainable_parts import PartsError
 
 from ..core import job_runner
@@ -41,6 +45,8 @@ from .instruction_tables import read_tables
 from .model_card import agreements, model_card
 from .settings import FinetuneConfig
 
+WHOLE_NUMBERS = ("max_steps", "gradient_accumulation_steps", "per_device_train_batch_size")
+"""Arguments of the trainer that have to be 1 or more."""
 TIMED_STEPS = 3
 """Steps that a dry run takes to tell how long a training would."""
 
@@ -62,11 +68,29 @@ def run(spark: SparkSession, config: FinetuneConfig) -> dict[str, Any]:
     """
     output = Path(config.output).expanduser().resolve()
     if output.exists():
-        raise UsageError(f"--output: {output} is there already")
+        raise UsageError(f"--output: {output} exists already")
     beside = output.with_name(f"{output.name}.work")
     work = Path(config.work).expanduser().resolve() if config.work else beside
-    _check_arguments(config.trainer)
+    _check_arguments(config)
     base = find_base(config.model, config.revision)
+    if work.is_relative_to(Path(base.folder).resolve()):
+        raise UsageError(f"--work: {work} is the folder of the base model")
+    try:
+        with ExitStack() as stack:
+            if config.dry_run:  # which leaves nothing behind
+                output.parent.mkdir(parents=True, exist_ok=True)
+                work = Path(stack.enter_context(TemporaryDirectory(dir=output.parent)))
+            stack.enter_context(lock_or_refuse(work / "lock"))
+            return _train(spark, config, base, output, work)
+    except BlockingIOError:
+        raise UsageError(f"another run of finetune is at work in {work}") from None
+    except (NotADirectoryError, PermissionError, FileNotFoundError) as error:
+        raise UsageError(f"cannot write to {error.filename}: {error.strerror}") from None
+
+
+def _train(
+    spark: SparkSession, config: FinetuneConfig, base: Base, output: Path, work: Path
+) -> dict[str, Any]:
     tables = read_tables(
         spark,
         config.instructions,
@@ -84,6 +108,8 @@ def run(spark: SparkSession, config: FinetuneConfig) -> dict[str, Any]:
     data = write_examples(tables, conversations, work / "examples")
     _say_counts(data)
     settings = config.training().model_dump_json()
+    if config.device == "cuda" and not cuda_available():
+        raise UsageError("--device cuda: this machine has no GPU that torch can use")
     device = ("cuda" if cuda_available() else "cpu") if config.device == "auto" else config.device
     scratch = output.with_name(f".{output.name}.new")
     training = Run(
@@ -139,13 +165,25 @@ def find_base(model: str, revision: str | None) -> Base:
     return Base(folder, model, content, commit)
 
 
-def _check_arguments(given: dict[str, Any]) -> None:
-    names = sorted(argument_names())
-    for name in given:
-        if name not in names:
-            near = nearest(name, names)
+def _check_arguments(config: FinetuneConfig) -> None:
+    """Raise UsageError for what would only fail after the tables are read."""
+    if config.trainer.get("eval_strategy", False) not in (False, "no") and not config.hold_out:
+        raise UsageError("--trainer eval_strategy: there is nothing to evaluate on; see --hold-out")
+    defaults = argument_defaults()
+    for name, value in config.trainer.items():
+        if name not in defaults:
+            near = nearest(name, sorted(defaults))
             hint = f"; did you mean {near}?" if near else ""
-            raise UsageError(f"--trainer: no argument {name} for TrainingArguments{hint}")
+            raise UsageError(f"--trainer: {name} cannot be set{hint}")
+        default, option = defaults[name], f"--trainer {name}={value}"
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                raise UsageError(f"{option}: a number needed") from None
+            whole = name in WHOLE_NUMBERS
+            if not isfinite(number) or number < whole or (whole and number != int(number)):
+                raise UsageError(f"{option}: {'a whole number' if whole else 'a number'} needed")
 
 
 def _fit(training: Run, config: FinetuneConfig) -> dict[str, Any]:
@@ -159,7 +197,13 @@ def _fit(training: Run, config: FinetuneConfig) -> dict[str, Any]:
         use_gpu=training.device == "cuda",
     )
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the line of JSON
-        return distributor.run(fit, training) or {}
+        try:
+            return distributor.run(fit, training) or {}
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"one of {config.processes} processes failed; its error stands above, and without"
+                " --processes it is told in one line"
+            ) from error
 
 
 def _say_counts(data: dict[str, Any]) -> None:

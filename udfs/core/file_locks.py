@@ -6,6 +6,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 
 @contextmanager
@@ -15,7 +16,19 @@ def lock(path: Path) -> Iterator[None]:
     The system releases the lock when the process dies, so no stale lock is ever left. Raises
     OSError if the file cannot be created.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
+    with _opened(path) as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def lock_or_refuse(path: Path) -> Iterator[None]:
+    """The same, but raises BlockingIOError where another process holds the lock."""
+    with _opened(path) as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _opened(path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w")

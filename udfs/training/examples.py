@@ -77,9 +77,6 @@ class Images:
         self._column = table.column("image")
         self.uids: list[str] = table.column("uid").to_pylist()
 
-    def __len__(self) -> int:
-        return len(self.uids)
-
     def __getitem__(self, index: int) -> bytes:
         found: bytes = self._column[index].as_py()
         return found

@@ -58,11 +58,11 @@ def cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
-def argument_names() -> set[str]:
-    """The arguments of `transformers.TrainingArguments` that a user may set."""
+def argument_defaults() -> dict[str, Any]:
+    """What a user may set of `transformers.TrainingArguments`, with the defaults."""
     from transformers import TrainingArguments
 
-    return {field.name for field in fields(TrainingArguments)} - set(_FIXED)
+    return {f.name: f.default for f in fields(TrainingArguments) if f.name not in _FIXED}
 
 
 def fit(run: Run) -> dict[str, Any]:
@@ -84,7 +84,9 @@ def fit(run: Run) -> dict[str, Any]:
         }
         if run.timed_steps:
             return result | _cost(trainer, run)
-        trainer.train(resume_from_checkpoint=last_checkpoint(Path(run.work), run.identity))
+        checkpoint = last_checkpoint(Path(run.work), run.identity)
+        print(f"checkpoint to go on from: {checkpoint}", flush=True)
+        trainer.train(resume_from_checkpoint=checkpoint)
     result |= {"steps": trainer.state.global_step, "losses": trainer.state.log_history}
     if trainer.held_out is not None:
         uids, scores, ratings = trainer.predict_scores()
@@ -117,14 +119,13 @@ def make_trainer(run: Run) -> ScoreTrainer:
     callbacks: list[Any] = [CompleteMarker()]
     if settings.early_stopping and held_out is not None and not run.timed_steps:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping))
-    trainer = ScoreTrainer(
-        prepare(model, settings),
-        training_arguments(run, settings, evaluates=held_out is not None),
-        dataset,
-        settings,
-        held_out=held_out,
-        callbacks=callbacks,
-    )
+    arguments = training_arguments(run, settings, evaluates=held_out is not None)
+    try:
+        trainer = ScoreTrainer(
+            prepare(model, settings), arguments, dataset, settings, held_out, callbacks
+        )
+    except (RuntimeError, ValueError, ImportError) as error:  # e.g. no such logger installed
+        raise TrainingError(f"trainer: {str(error).splitlines()[0]}") from error
     if settings.packed == "auto":
         first = collate([dataset[item] for item in islice(iter(dataset.sampler), 2)])
         plain = trainer.accelerator.unwrap_model(trainer.model)
@@ -175,7 +176,8 @@ def training_arguments(run: Run, settings: TrainingSettings, evaluates: bool) ->
             with contextlib.suppress(ValueError):
                 asked[name] = float(value)
     steps = asked.get("save_steps", asked.get("eval_steps", 0.1))
-    compares = evaluates and asked.get("eval_strategy") != "no"
+    strategy = asked.get("save_strategy", asked.get("eval_strategy", "steps"))
+    compares = evaluates and asked.get("eval_strategy", strategy) == strategy != "no"
     defaults: dict[str, Any] = {
         "num_train_epochs": 2,
         "per_device_train_batch_size": 4,
@@ -185,9 +187,10 @@ def training_arguments(run: Run, settings: TrainingSettings, evaluates: bool) ->
         "warmup_steps": 0.03,
         "bf16": run.device == "cuda",
         "logging_steps": 10,
+        "save_strategy": strategy if strategy != "no" else "steps",
         "save_steps": steps,
         "save_total_limit": 2,
-        "eval_strategy": asked.get("save_strategy", "steps") if evaluates else "no",
+        "eval_strategy": strategy if evaluates else "no",
         "eval_steps": steps,
         "load_best_model_at_end": compares,
         "metric_for_best_model": "eval_spearman",

@@ -47,7 +47,6 @@ class ScoreTrainer(Trainer):
         args: TrainingArguments,
         dataset: PackedDataset,
         settings: TrainingSettings,
-        *,
         held_out: Examples | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:

@@ -14,6 +14,7 @@ from jobs import JOBS, cli
 from jobs.core.errors import UsageError
 from jobs.core.job_runner import main
 from jobs.core.settings import JobConfig
+from udfs.models.model_config import ModelError
 
 CHECKOUT = Path(__file__).parents[3]
 
@@ -131,3 +132,18 @@ def test_an_error_in_a_python_worker_is_cut_down_to_its_last_line(
     assert last_line(captured.out)["error"] == "ValueError: the model is not there"
     assert "Traceback" not in captured.err
     assert "--debug" in captured.err
+
+
+@pytest.mark.spark
+def test_a_model_that_workers_cannot_load_is_named(
+    spark: SparkSession, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(session: SparkSession, config: EchoConfig) -> dict[str, Any]:
+        def broken(batches: Any) -> Any:
+            raise ModelError("cannot load model 'x': no weights")
+
+        session.range(1).mapInArrow(broken, "id long").write.parquet(str(tmp_path / "t"))
+        return {}
+
+    assert main("echo", EchoConfig, fail, []) == 2
+    assert last_line(capsys.readouterr().out)["error"] == "cannot load model 'x': no weights"

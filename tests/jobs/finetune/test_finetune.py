@@ -21,7 +21,9 @@ from pyspark.sql import SparkSession
 from jobs.core.errors import UsageError
 from jobs.core.settings import parse
 from jobs.finetune import job
+from jobs.finetune.instruction_tables import read_tables
 from jobs.finetune.settings import FinetuneConfig
+from udfs.core.file_locks import lock_or_refuse
 from udfs.core.metrics import METRICS
 from udfs.models import mlm
 from udfs.models.model_config import ModelConfig
@@ -90,7 +92,7 @@ def test_from_tables_to_a_model_with_its_card(
     scorer = mlm.load(ModelConfig(str(tmp_path / "model")))
     answer = scorer.score([tiny_examples.image(0)], ["red it is"])[0]
     assert answer.expectation is not None
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         job.run(spark, config)
 
 
@@ -110,11 +112,12 @@ def test_the_wide_form_and_images_in_another_table(
     path = tmp_path / "scores.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in wide))
     images = [{"uid": f"u{i:03}", "image": tiny_examples.image(i)} for i in range(6)]
+    pairs = table(tmp_path / "images.parquet", images)
     summary = job.run(
         spark,
         FinetuneConfig(
             instructions=str(path),
-            pairs=table(tmp_path / "images.parquet", images),
+            pairs=pairs,
             output=str(tmp_path / "model"),
             model=base,
             dry_run=True,
@@ -127,8 +130,10 @@ def test_the_wide_form_and_images_in_another_table(
     assert summary["seconds_a_step"] > 0
     assert summary["steps"] == 2
     assert not (tmp_path / "model").exists()
-    found = examples.read(tmp_path / "model.work" / "examples").instructions
-    assert {(row.score, row.reason) for row in found if row.caption == "caption 2"} == {
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["images.parquet", "scores.jsonl"]
+    tables = read_tables(spark, str(path), pairs, "rationalization", None, [], None)
+    found = tables.instructions.where("caption = 'caption 2'").collect()
+    assert {(row["score"], row["reason"]) for row in found} == {
         (20.0 + m, f"because {metric}") for m, metric in enumerate(METRICS[:3])
     }
 
@@ -154,6 +159,11 @@ def test_conversations_as_llava_has_them(spark: SparkSession, base: str, tmp_pat
     talks[0]["image"] = "../outside.png"
     (tmp_path / "hostile.json").write_text(json.dumps(talks))
     options |= {"conversation_images": str(tmp_path / "images"), "mix": 0.4}
+    for number, wrong in enumerate((["hi", "ho"], [turns[1], turns[0]], [])):
+        path = tmp_path / f"odd{number}.json"
+        path.write_text(json.dumps([{"conversations": wrong}]))
+        with pytest.raises(UsageError, match="not turns|no conversation of a user"):
+            job.run(spark, FinetuneConfig(**options | {"conversations": str(path)}, **TINY))
     with pytest.raises(UsageError, match="leads out of"):
         job.run(
             spark,
@@ -203,19 +213,39 @@ def test_what_cannot_be_asked_for(spark: SparkSession, base: str, tmp_path: Path
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "x"}')
     clash = [rows(range(1))[0], rows(range(1))[0] | {"image": tiny_examples.image(5)}]
+    mine = tmp_path / "mine"
+    (mine / "examples").mkdir(parents=True)
+    (mine / "examples" / "diary.txt").write_text("mine")
     for change, message in (
         ({"hold_out": ["b9"]}, "no group b9 in book; did you mean b"),
         ({"hold_out": ["b0", "b1", "b2", "b3"]}, "names all groups"),
         ({"group_column": "bok", "hold_out": ["b1"]}, "no table has a column bok; did you mean"),
         ({"model": str(adapter)}, "is an adapter"),
         ({"model": "/no/such/model"}, "there is no model folder"),
-        ({"trainer": {"lerning_rate": 1}}, "no argument lerning_rate.*did you mean learning_rate"),
-        ({"trainer": {"output_dir": "x"}}, "no argument output_dir"),
+        (
+            {"trainer": {"lerning_rate": 1}},
+            "lerning_rate cannot be set; did you mean learning_rate",
+        ),
+        ({"trainer": {"output_dir": "x"}}, "output_dir cannot be set"),
+        ({"trainer": {"learning_rate": "abc"}}, "learning_rate=abc: a number needed"),
+        ({"trainer": {"gradient_accumulation_steps": 0}}, "=0: a whole number needed"),
+        ({"trainer": {"max_steps": 1.5}}, "max_steps=1.5: a whole number needed"),
+        ({"trainer": {"eval_strategy": "epoch"}}, "nothing to evaluate on; see --hold-out"),
+        ({"work": base}, "is the folder of the base model"),
+        ({"work": str(mine)}, "holds files that are no examples of this job"),
+        ({"output": f"{path}/x"}, "cannot write to"),
+        ({"trainer": {"report_to": "no_such_logger"}}, "trainer: no_such_logger is not supported"),
         ({"instructions": table(tmp_path / "clash.parquet", clash)}, "u000 has several images"),
         ({"instructions": table(tmp_path / "e.parquet", [{"uid": "a", "caption": "b"}])}, "metric"),
     ):
         with pytest.raises(UsageError, match=message):
             job.run(spark, FinetuneConfig(**options | change))
+    assert (mine / "examples" / "diary.txt").read_text() == "mine"
+    with (
+        lock_or_refuse(tmp_path / "m.work" / "lock"),
+        pytest.raises(UsageError, match="another run of finetune is at work in"),
+    ):
+        job.run(spark, FinetuneConfig(**options))
 
 
 def test_settings_from_the_command_line_and_from_yaml(tmp_path: Path) -> None:

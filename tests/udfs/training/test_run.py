@@ -16,7 +16,7 @@ import tiny_examples
 import tiny_models
 
 from udfs.training.checkpoints import CHECKPOINTS, COMPLETE, TrainingError, last_checkpoint
-from udfs.training.run import Run, argument_names, fit, make_trainer, training_arguments
+from udfs.training.run import Run, argument_defaults, fit, make_trainer, training_arguments
 from udfs.training.settings import Objectives, Parts
 from udfs.training.trainable_parts import PartsError, part_of
 
@@ -83,14 +83,18 @@ def test_foreign_and_damaged_checkpoints_are_refused_in_words(tmp_path: Path) ->
     assert not folder.exists()
     folder.mkdir()
     (folder / COMPLETE).touch()
+    assert last_checkpoint(tmp_path, "this") == str(folder)
     with pytest.raises(TrainingError, match="checkpoints of another training"):
         last_checkpoint(tmp_path, "that")
-    with pytest.raises(TrainingError, match=r"checkpoint-3 is damaged .*remove it to go on"):
-        last_checkpoint(tmp_path, "this")
-    (folder / "trainer_state.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"\\x10" * 30)
-    with pytest.raises(TrainingError, match="is damaged"):
-        last_checkpoint(tmp_path, "this")
+    newer = folder.with_name("checkpoint-12")
+    newer.mkdir()
+    (newer / COMPLETE).touch()
+    assert last_checkpoint(tmp_path, "this") == str(newer)
+    for name in ("trainer_state.json", "model.safetensors", "optimizer.pt", "rng_state.pth"):
+        (folder / name).write_bytes(b"\x10" * 30)  # also of an older one, which may be the best
+        with pytest.raises(TrainingError, match=rf"checkpoint-3/{name} is damaged .*: remove "):
+            last_checkpoint(tmp_path, "this")
+        (folder / name).unlink()
 
 
 def test_the_users_arguments_reach_the_trainer(base: Path, examples: Path, tmp_path: Path) -> None:
@@ -107,8 +111,8 @@ def test_the_users_arguments_reach_the_trainer(base: Path, examples: Path, tmp_p
         assert getattr(trainer.args, name) == value
     assert trainer.args.output_dir == str(tmp_path / CHECKPOINTS)
     trainer.train()  # also with gradient checkpointing through frozen weights
-    assert {"deepspeed", "fsdp", "bf16", "report_to"} <= argument_names()
-    assert "output_dir" not in argument_names()
+    assert {"deepspeed", "fsdp", "bf16", "report_to"} <= argument_defaults().keys()
+    assert "output_dir" not in argument_defaults()
     for loggers in ("mlflow", "tensorboard", "none"):  # only looked for where they are used
         asked = dataclasses.replace(run, trainer={"report_to": loggers})
         arguments = training_arguments(asked, tiny_examples.settings(), evaluates=False)
