@@ -138,6 +138,16 @@ def test_the_wide_form_and_images_in_another_table(
     }
 
 
+def test_two_processes_by_torch_distributor(spark: SparkSession, base: str, tmp_path: Path) -> None:
+    path = table(tmp_path / "instructions.parquet", rows(range(4)))
+    output = tmp_path / "model"
+    config = FinetuneConfig(
+        instructions=path, output=str(output), model=base, processes=2, device="cpu", **TINY
+    )
+    assert job.run(spark, config)["steps"] == 2
+    assert (output / "adapter_model.safetensors").is_file()
+
+
 def test_conversations_as_llava_has_them(spark: SparkSession, base: str, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(tiny_examples.image(2))
