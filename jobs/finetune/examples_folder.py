@@ -63,10 +63,7 @@ def write_examples(
         writer = _images(
             rows.select("uid", "image").toLocalIterator(), held_out, held_out_hashes, usable
         )
-        _write_images(
-            target / IMAGES,
-            [*writer] if held_out else _with_conversations(writer, conversation_list, usable),
-        )
+        _write_images(target / IMAGES, _with_conversations(writer, conversation_list, usable))
         answers = tables.instructions.where(F.col("held_out") == held_out)
         found: dict[str, int] = {}
         _write_table(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -212,10 +213,11 @@ def _images(
         near = nearest(group_column, known)
         hint = f"; did you mean {near}?" if near else ""
         raise UsageError(f"--group-column: no table has a column {group_column}{hint}")
-    found = images[0]
-    for more in images[1:]:
-        found = found.unionByName(more)
-    found = found.where("image is not null").join(needed, "uid", "left_semi")
+    found = (
+        reduce(DataFrame.unionByName, images)
+        .where("image is not null")
+        .join(needed, "uid", "left_semi")
+    )
     found = found.groupBy("uid").agg(
         F.min("image").alias("image"), F.countDistinct("image").alias("n")
     )
@@ -228,10 +230,13 @@ def _images(
     if absent is not None and absent[0]:
         hint = "" if pairs else " (--pairs can name a table of uid and image)"
         raise UsageError(f"{absent[0]:,} uids have no image, such as {absent[1]}{hint}")
-    named = groups[0] if groups else spark.createDataFrame([], "uid string, group string")
-    for more in groups[1:]:
-        named = named.unionByName(more)
-    named = named.where("group is not null").groupBy("uid").agg(F.min("group").alias("group"))
+    groups = groups or [spark.createDataFrame([], "uid string, group string")]
+    named = (
+        reduce(DataFrame.unionByName, groups)
+        .where("group is not null")
+        .groupBy("uid")
+        .agg(F.min("group").alias("group"))
+    )
     return found.drop("n"), named
 
 

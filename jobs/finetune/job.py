@@ -72,6 +72,8 @@ def run(spark: SparkSession, config: FinetuneConfig) -> dict[str, Any]:
     beside = output.with_name(f"{output.name}.work")
     work = Path(config.work).expanduser().resolve() if config.work else beside
     _check_arguments(config)
+    if config.device == "cuda" and not cuda_available():
+        raise UsageError("--device cuda: this machine has no GPU that torch can use")
     base = find_base(config.model, config.revision)
     if work.is_relative_to(Path(base.folder).resolve()):
         raise UsageError(f"--work: {work} is the folder of the base model")
@@ -108,8 +110,6 @@ def _train(
     data = write_examples(tables, conversations, work / "examples")
     _say_counts(data)
     settings = config.training().model_dump_json()
-    if config.device == "cuda" and not cuda_available():
-        raise UsageError("--device cuda: this machine has no GPU that torch can use")
     device = ("cuda" if cuda_available() else "cpu") if config.device == "auto" else config.device
     scratch = output.with_name(f".{output.name}.new")
     training = Run(
