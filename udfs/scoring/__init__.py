@@ -9,8 +9,7 @@ prompts.py              the prompt around image and caption, and the four questi
 chat_template.py        a model's chat template, split before and after the caption
 number_tree.py          how a tokenizer spells 0..100
 token_tree.py           sequences that begin alike, as one tree
-packing.py              one sequence for a pair, and its block mask
-forward_passes.py       three ways to run a model, with the same results
+packing.py              one sequence for a pair
+passes/                 ways to run a model over it, and which one a model takes
 readout.py              logits -> distributions -> mean, mode, entropy
-chain_of_thought.py     the model writes a reason first, then gives the number
 """

@@ -14,17 +14,22 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from udfs.inputs import captions, images
+from udfs.inputs import captions
 from udfs.scoring import batching, chat_template, readout
 from udfs.scoring.batching import Limits, Prepared, padded
-from udfs.scoring.chain_of_thought import chain_of_thought
-from udfs.scoring.forward_passes import PASSES, fastest_exact_pass
 from udfs.scoring.packing import Batch, Row, build_suffix, collate, encode_head
+from udfs.scoring.passes.chain_of_thought import chain_of_thought
+from udfs.scoring.passes.forward_passes import PASSES
+from udfs.scoring.passes.pass_selection import Selection, padding_within, select_pass
 from udfs.scoring.prompts import Prompt
 from udfs.scoring.readout import Distributions
 from udfs.scoring.results import Scored
 
 log = logging.getLogger(__name__)
+
+TRIED_SIZES = ((96, 64), (64, 128), (150, 150))
+TRIED_CAPTIONS = ("a cat", "two dogs on a red sofa beside a window", "x")
+"""What a model's way of running is tried on: pictures and captions of unlike size, together."""
 
 
 class Scorer(batching.PairScorer):
@@ -56,7 +61,11 @@ class Scorer(batching.PairScorer):
         self.suffix = build_suffix(self.template)
         self.limits = Limits(batch_rows, batch_tokens)
         self._caption_tokens = captions.encoder(processor)
-        self.how = self._fastest_exact_pass() if how == "auto" or self.template.thinking else how
+        self.selection = Selection(how, ())
+        if how == "auto" or self.template.thinking is not None:
+            self.selection = self._select_pass()
+        self.how = self.selection.way
+        log.info("model is scored by %s", self.how)
 
     def prepare(self, image: Any, caption: Any) -> Prepared:
         """Decode, clean and encode one pair. Thread-safe."""
@@ -96,22 +105,29 @@ class Scorer(batching.PairScorer):
         }
         return Row(torch.cat([head.ids, rest]), per_token, head.pixels)
 
-    def _fastest_exact_pass(self) -> str:
-        import torch
-        from PIL import Image
-
+    def _select_pass(self) -> Selection:
+        """The fastest way to run this model that is right, tried on pictures of unlike size."""
         rows = [
-            self._row(Image.new("RGB", size, images.GREY), self._caption_tokens(text, 64)[0])
-            for size, text in (((96, 64), "a cat"), ((64, 96), "two dogs on a red sofa"))
+            self._row(_texture(*size), self._caption_tokens(text, 64)[0])
+            for size, text in zip(TRIED_SIZES, TRIED_CAPTIONS, strict=True)
         ]
-        with torch.inference_mode():
-            batch = self._batch(rows)
-            if self.template.thinking:  # reasons are written after the prefix's cache
-                candidates = ("prefix_cache",)
-                how = fastest_exact_pass(self.model, batch, self.template, self.suffix, candidates)
-                if how not in candidates:
-                    raise ValueError("this model's cache cannot be used for a chain of thought")
-                return "chain_of_thought"
-            how = fastest_exact_pass(self.model, batch, self.template, self.suffix)
-        log.info("model is scored by %s", how)
-        return how
+        if self.template.thinking is None:
+            return select_pass(self.model, rows, self.template, self.suffix)
+        # Reasons are written after the prefix's cache, and lines that are done go on as padding.
+        why = padding_within(self.model)
+        if why is None:
+            cache = ("prefix_cache",)
+            found = select_pass(self.model, rows, self.template, self.suffix, cache)
+            if found.way in cache:
+                return Selection("chain_of_thought", ())
+            why = found.refused[0]
+        raise ValueError(f"this model's cache cannot be used for a chain of thought: {why}")
+
+
+def _texture(width: int, height: int) -> Any:
+    """A picture of noise: one of a single colour would hide which of its parts goes where."""
+    import numpy as np
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise)

@@ -3,14 +3,16 @@
     [ prefix of the row, padded | question 1, its tree | ... | question 4, its tree ]
 
 Prefixes are padded on the right to the longest of the batch, so the suffix is in the same columns
-for every row and is built once for each model. A block mask lets each question see the prefix and
-itself, and each tree node see the prefix, its question and its ancestors; positions continue from
-the end of the row's own prefix. So no token ever sees padding, another question or another row.
+for every row and is built once for each model. A block mask (`passes.attention_masks`) lets each
+question see the prefix and itself, and each tree node see the prefix, its question and its
+ancestors; positions continue from the end of the row's own prefix. So no token ever sees padding,
+another question or another row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from udfs.scoring.chat_template import Template
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 
 
 MAX_HEAD_TOKENS = 16_384
+PATCH_INDICES = {"image_token_pooling": "pixel_values"}
+"""Outputs that point into the patches of all pictures of a batch (Molmo 2), and which tensor holds
+those, (crops, patches, ...): they count on from the pictures before."""
+NOT_FOR_SCORING = ("input_ids", "attention_mask", "labels")
+"""Outputs of a processor that do not describe the picture: PaliGemma's hands out labels unasked."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,10 @@ class Suffix:
     offsets: Tensor
     visible: Tensor
     read: Tensor
+
+    def to(self, device: Any) -> Suffix:
+        """The same on a device."""
+        return Suffix(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def build_suffix(template: Template) -> Suffix:
@@ -97,7 +108,7 @@ def split_outputs(out: Any) -> Row:
     per_token: dict[str, Tensor] = {}
     pixels: dict[str, Tensor] = {}
     for name, value in out.items():
-        if name not in ("input_ids", "attention_mask"):
+        if name not in NOT_FOR_SCORING:
             if value.shape == ids.shape:
                 per_token[name] = value[0]
             else:
@@ -116,7 +127,7 @@ def collate(rows: list[Row], length: int, device: Any, dtype: Any) -> Batch:
         name: torch.stack([_extend(row.per_token[name], length, 0) for row in rows]).to(device)
         for name in rows[0].per_token
     }
-    pixels = {name: stacked([row.pixels[name] for row in rows]) for name in rows[0].pixels}
+    pixels = join_pictures([row.pixels for row in rows])
     return Batch(
         ids=ids.to(device),
         mask=(torch.arange(length)[None] < lengths[:, None]).to(device),
@@ -135,6 +146,46 @@ def _extend(values: Tensor, length: int, fill: int) -> Tensor:
     return torch.nn.functional.pad(values, (0, length - len(values)), value=fill)
 
 
+def join_pictures(pictures: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The image tensors of some rows as those of one batch; a row may lack some or all of them."""
+    import torch
+
+    names = dict.fromkeys(name for picture in pictures for name in picture)
+    joined = {
+        name: stacked([picture[name] for picture in pictures if name in picture]) for name in names
+    }
+    for name in PATCH_INDICES.keys() & joined.keys():
+        shifted, first = [], 0
+        for picture in pictures:
+            if name in picture:
+                shifted.append(_shifted(picture[name], first))
+                first += picture[PATCH_INDICES[name]].shape[:2].numel()
+        joined[name] = torch.cat(shifted)
+    return joined
+
+
+def picture_of(
+    pixels: Mapping[str, Tensor], parts: Mapping[str, list[int]], row: int, copies: int
+) -> dict[str, Tensor]:
+    """The image tensors of one row of a batch, as often as `copies` says: what `join_pictures` has
+    put together, taken apart."""
+    import torch
+
+    own = {
+        name: value.split(parts[name])[row] for name, value in pixels.items() if parts[name][row]
+    }
+    for name in PATCH_INDICES.keys() & own.keys():
+        patches = PATCH_INDICES[name]
+        first = sum(parts[patches][:row]) * pixels[patches].shape[1]
+        own[name] = _shifted(own[name], -first)
+    return {name: torch.cat([value] * copies) for name, value in own.items()}
+
+
+def _shifted(indices: Tensor, by: int) -> Tensor:
+    """Indices that count from another start; -1 stays what it is, an empty slot."""
+    return indices.where(indices < 0, indices + by)
+
+
 def stacked(tensors: list[Tensor]) -> Tensor:
     """Concatenate along the first dimension, zero-padding the others where pictures differ in tiles
     or size (models recognise such padding by the masks or sizes that come with the pixels)."""
@@ -151,20 +202,3 @@ def stacked(tensors: list[Tensor]) -> Tensor:
         pad[-1] = 0  # the first dimension is not padded: it grows by concatenation
         padded.append(torch.nn.functional.pad(tensor, pad) if any(pad) else tensor)
     return torch.cat(padded)
-
-
-def block_mask(mask: Tensor, suffix: Suffix, dtype: Any) -> Tensor:
-    """Additive attention mask (B, 1, P+S, P+S) for prefixes with this `mask` (B, P): 0 where a
-    token is visible, the dtype's minimum where it is not."""
-    import torch
-
-    rows, prefix = mask.shape
-    total = prefix + len(suffix.ids)
-    visible = torch.zeros(rows, total, total, dtype=torch.bool, device=mask.device)
-    causal = torch.ones(prefix, prefix, dtype=torch.bool, device=mask.device).tril()
-    visible[:, :prefix, :prefix] = causal & mask[:, None, :]
-    visible[:, prefix:, :prefix] = mask[:, None, :]
-    visible[:, prefix:, prefix:] = suffix.visible.to(mask.device)
-    visible |= torch.eye(total, dtype=torch.bool, device=mask.device)  # also padding: avoids NaN
-    additive = torch.zeros(visible.shape, dtype=dtype, device=mask.device)
-    return additive.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]

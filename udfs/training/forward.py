@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from udfs.scoring.forward_passes import prefix_positions
 from udfs.scoring.packing import Batch
+from udfs.scoring.passes.forward_passes import prefix_positions
 from udfs.scoring.token_tree import ROOT
 
 if TYPE_CHECKING:

@@ -1,10 +1,13 @@
-"""Three ways to run a model, with the same results, from the fastest to the most general.
+"""Four ways to run a model, with the same results, from the fastest to the most general.
 
 - `one_pass`: prefix, four questions and their number trees in one sequence under a block mask.
-- `prefix_cache`: the prefix once, then each question and its numbers after the cached keys and
-  values; for attention that does not accept such a mask (flash kernels, sliding windows).
+- `prefix_cache`: the prefix once, then each question and its numbers after copies of the cached
+  keys, values and states; for models that do not take such a mask (linear attention, convolutions,
+  flash kernels).
+- `question_passes`: as `one_pass`, each question with a prefix of its own; for prompts that are
+  bidirectional, question included (PaliGemma).
 - `four_passes`: plain sequences, no mask, no positions, no cache; for everything else, and the
-  reference that the others are tested against.
+  reference that the others are tested against (`pass_selection.py`).
 
 Each takes a batch of B rows and returns logits (B, M, N, V): for each of M metrics and N tree nodes
 those of the V tokens of the vocabulary.
@@ -13,41 +16,43 @@ those of the V tokens of the vocabulary.
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from udfs.scoring.chat_template import Template
-from udfs.scoring.packing import Batch, Suffix, block_mask
+from udfs.scoring.packing import Batch, Suffix, build_suffix, picture_of
+from udfs.scoring.passes.attention_masks import answer_types, packed_masks, unwrapped
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-log = logging.getLogger(__name__)
 
 Pass = Callable[[Any, Batch, Template, Suffix], "Tensor"]
 
 
 def one_pass(model: Any, batch: Batch, template: Template, suffix: Suffix) -> Tensor:
     """All metrics and nodes in one forward pass. The mask has four dimensions: transformers'
-    `masking_utils` passes such a mask through unchanged."""
+    `masking_utils` passes such a mask through unchanged. Raises MaskError."""
     import torch
 
     device = batch.ids.device
+    suffix = suffix.to(device)
     rows, prefix = batch.ids.shape
     positions, after = prefix_positions(model, batch)
-    tail = after[:, None] + suffix.offsets.to(device)
+    tail = after[:, None] + suffix.offsets
     if positions.ndim == 3:  # (3, B, P): time, height, width, alike for text
         tail = tail.expand(len(positions), -1, -1)
-    ids = torch.cat([batch.ids, suffix.ids.to(device).expand(rows, -1)], dim=1)
-    read = (prefix + suffix.read).to(device)
+    ids = torch.cat([batch.ids, suffix.ids.expand(rows, -1)], dim=1)
+    read = prefix + suffix.read
     out = model(
         input_ids=ids,
-        attention_mask=block_mask(batch.mask, suffix, model.dtype),
+        attention_mask=_suffix_masks(model, batch, suffix),
         position_ids=torch.cat([positions, tail], dim=-1),
         logits_to_keep=read.flatten(),
         use_cache=False,
-        **_pad_per_token(batch.per_token, ids.shape[1]),
+        **extended_types(
+            model, batch.per_token, ids.shape[1], read[:, 1:].flatten().expand(rows, -1)
+        ),
         **batch.pixels,
     )
     logits: Tensor = out.logits
@@ -55,14 +60,41 @@ def one_pass(model: Any, batch: Batch, template: Template, suffix: Suffix) -> Te
     return by_metric
 
 
+def _suffix_masks(model: Any, batch: Batch, suffix: Suffix) -> Tensor | dict[str, Tensor]:
+    """The masks (B, 1, P + S, P + S) of prefixes with this suffix (on the batch's device)."""
+    import torch
+
+    rows, prefix = batch.ids.shape
+    lengths = batch.mask.sum(dim=1, keepdim=True)  # (B, 1)
+    columns = torch.arange(prefix, device=batch.ids.device).expand(rows, -1)
+    order = torch.cat([columns, lengths + suffix.offsets], dim=1)
+    present = torch.cat([batch.mask, batch.mask.new_ones(rows, len(suffix.ids))], dim=1)
+    related = present[:, :, None] & present[:, None, :]
+    related[:, prefix:, prefix:] &= suffix.visible | suffix.visible.T
+    longest = prefix + int(suffix.offsets.max()) + 1
+    real = torch.arange(longest, device=batch.ids.device) <= order.amax(dim=1, keepdim=True)
+    answers = lengths + suffix.offsets[suffix.read[:, 1:].flatten()]
+    types = extended_types(model, batch.per_token, longest, answers)
+    return packed_masks(model, real, types, order, related, model.dtype)
+
+
+def question_passes(model: Any, batch: Batch, template: Template, suffix: Suffix) -> Tensor:
+    """One pass for each question: the prefix may see the question, as it does in a plain prompt."""
+    import torch
+
+    parts = [build_suffix(replace(template, questions=(each,))) for each in template.questions]
+    return torch.cat([one_pass(model, batch, template, part) for part in parts], dim=1)
+
+
 def prefix_cache(model: Any, batch: Batch, template: Template, suffix: Suffix) -> Tensor:
     """The prefix once; for each metric its question after the cache, then the chains of number
-    tokens, all chains of a row at once, each after a copy of that."""
+    tokens, all chains of a row at once, each after a copy of that. Prefixes are padded on the left:
+    a state that runs through the sequence, or a window, must find no padding within it."""
     import torch
 
     device = batch.ids.device
     rows = len(batch.ids)
-    positions, after = prefix_positions(model, batch)
+    batch, positions, after = padded_on_the_left(model, batch)
     chains, nodes = chains_of(template, device)
     prefix = cache_of_prefix(model, batch, positions)
     by_metric = []
@@ -75,7 +107,7 @@ def prefix_cache(model: Any, batch: Batch, template: Template, suffix: Suffix) -
         if chains.shape[1]:
             count, depth = chains.shape
             cache = out.past_key_values
-            cache.batch_repeat_interleave(count)
+            cache.reorder_cache(torch.arange(rows, device=device).repeat_interleave(count))
             mask = torch.cat([mask, torch.ones_like(ids[:, :1].expand(-1, depth))], dim=1).bool()
             out = run_with_cache(
                 model,
@@ -99,7 +131,7 @@ def four_passes(model: Any, batch: Batch, template: Template, suffix: Suffix) ->
     results = []
     for row in range(len(batch.ids)):
         for question in template.questions:
-            logits = _plain_logits(model, batch, row, question, chains)  # (K, 1 + D, V)
+            logits = plain_logits(model, batch, row, question, chains)  # (K, 1 + D, V)
             root = logits[None, :1, 0]  # (1, 1, V)
             results.append(torch.cat([root, at_nodes(logits[:, 1:], 1, count, nodes)], dim=1))
     by_row: Tensor = torch.cat(results).unflatten(0, (-1, len(template.questions)))
@@ -109,49 +141,12 @@ def four_passes(model: Any, batch: Batch, template: Template, suffix: Suffix) ->
 PASSES: dict[str, Pass] = {
     "one_pass": one_pass,
     "prefix_cache": prefix_cache,
+    "question_passes": question_passes,
     "four_passes": four_passes,
 }
 
 
-def fastest_exact_pass(
-    model: Any,
-    batch: Batch,
-    template: Template,
-    suffix: Suffix,
-    candidates: Sequence[str] = tuple(PASSES),
-) -> str:
-    """The first of `candidates` (keys of PASSES) that gives the same result as plain sequences on
-    each row of `batch`; "four_passes" if none does.
-
-    Compared where a wrong mask or position shows most: at the last question, along the longest
-    chain of number tokens. Costs two forward passes and one plain sequence for each row.
-    """
-    import torch
-
-    chains, nodes = chains_of(template, batch.ids.device)
-    longest = [(k, d) for k, d in nodes if k == len(chains) - 1]
-    compared = [0] + [1 + nodes.index(node) for node in longest]
-    expected = torch.cat(
-        [
-            _plain_logits(model, batch, row, template.questions[-1], chains[-1:])
-            for row in range(len(batch.ids))
-        ]
-    ).softmax(-1, dtype=torch.float32)
-    tolerance = 1e-4 if model.dtype == torch.float32 else 3e-2  # of a probability
-    for name in candidates:
-        try:
-            logits = PASSES[name](model, batch, template, suffix)[:, -1, compared]
-        except Exception as error:
-            log.info("%s does not work with this model: %s", name, error)
-            continue
-        gap = float((logits.softmax(-1, dtype=torch.float32) - expected).abs().max())
-        if gap <= tolerance:
-            return name
-        log.info("%s is off by a probability of %.3g with this model", name, gap)
-    return "four_passes"
-
-
-def _plain_logits(
+def plain_logits(
     model: Any, batch: Batch, row: int, question: tuple[int, ...], chains: Tensor
 ) -> Tensor:
     """Logits (K, 1 + D, V) at the question's end and along each of the chains (K, D), from K whole
@@ -162,20 +157,18 @@ def _plain_logits(
     mask = batch.mask[row]
     prompt = torch.cat([batch.ids[row, mask], torch.tensor(question, device=chains.device)])
     ids = torch.cat([prompt.expand(count, -1), chains], dim=1)
-    per_token = {name: value[row : row + 1, mask] for name, value in batch.per_token.items()}
+    per_token = {
+        name: value[row : row + 1, mask].expand(count, -1)
+        for name, value in batch.per_token.items()
+    }
+    answers = torch.arange(len(prompt), ids.shape[1], device=ids.device).expand(count, -1)
     out = model(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         logits_to_keep=depth + 1,
         use_cache=False,
-        **{
-            name: value.expand(count, -1)
-            for name, value in _pad_per_token(per_token, ids.shape[1]).items()
-        },
-        **{
-            name: torch.cat([value.split(batch.parts[name])[row]] * count)
-            for name, value in batch.pixels.items()
-        },
+        **extended_types(model, per_token, ids.shape[1], answers),
+        **picture_of(batch.pixels, batch.parts, row, count),
     )
     logits: Tensor = out.logits
     return logits
@@ -199,7 +192,7 @@ def prefix_positions(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Positions of the prefix, (B, P) or (3, B, P), and the first one after it, (B,)."""
     import torch
 
-    core = core_of(model)
+    core = unwrapped(model).model
     if hasattr(core, "get_rope_index"):  # as in Qwen2-VL: positions in 3 dimensions
         positions, _ = core.get_rope_index(
             input_ids=batch.ids,
@@ -213,11 +206,21 @@ def prefix_positions(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     return positions.expand(batch.ids.shape), batch.mask.sum(dim=1)
 
 
-def core_of(model: Any) -> Any:
-    """The model without its head; also within the wrapper that `peft` puts around a model, whose
-    own attribute `model` is the model itself."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return base.model
+def padded_on_the_left(model: Any, batch: Batch) -> tuple[Batch, Tensor, Tensor]:
+    """The batch with the padding before its prefixes, and what `prefix_positions` says of it."""
+    import torch
+
+    positions, after = prefix_positions(model, batch)
+    length = batch.ids.shape[1]
+    columns = torch.arange(length, device=batch.ids.device)
+    index = (columns + batch.mask.sum(dim=1, keepdim=True)) % length  # (B, P)
+
+    def roll(values: Tensor) -> Tensor:
+        return values.gather(-1, index.expand(values.shape))
+
+    per_token = {name: roll(value) for name, value in batch.per_token.items()}
+    rolled = replace(batch, ids=roll(batch.ids), mask=roll(batch.mask), per_token=per_token)
+    return rolled, roll(positions), after
 
 
 def run_with_cache(
@@ -263,10 +266,17 @@ def at_nodes(logits: Tensor, rows: int, count: int, nodes: list[tuple[int, int]]
     return by_row[:, [k for k, _ in nodes], [d for _, d in nodes]]
 
 
-def _pad_per_token(per_token: dict[str, Tensor], length: int) -> dict[str, Tensor]:
+def extended_types(
+    model: Any, per_token: dict[str, Tensor], length: int, answers: Tensor
+) -> dict[str, Tensor]:
+    """A processor's outputs with one value a token, (B, P), for `length` tokens: text of the prompt
+    follows, and in the columns `answers` (B, A) the answer's."""
     import torch
 
+    types = answer_types(model)
     return {
-        name: torch.nn.functional.pad(value, (0, length - value.shape[1]))
+        name: torch.nn.functional.pad(value, (0, length - value.shape[1])).scatter(
+            1, answers, types.get(name, 0)
+        )
         for name, value in per_token.items()
     }

@@ -1,5 +1,5 @@
 """Scores with a chain of thought: for each question the model writes a reason, and the number is
-read after it, as in training (`udfs.training.objective`).
+read after it, as in training (`udfs.training.collator`).
 
 The prefix is computed once, and the questions share its keys and values. All rows and questions are
 decoded together, greedily, until each has ended its line. A finished line continues as masked
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from udfs.scoring.chat_template import Template, Thinking
-from udfs.scoring.forward_passes import (
+from udfs.scoring.packing import Batch, Suffix
+from udfs.scoring.passes.forward_passes import (
     at_nodes,
     cache_of_prefix,
     chains_of,
     prefix_positions,
     run_with_cache,
 )
-from udfs.scoring.packing import Batch, Suffix
 
 if TYPE_CHECKING:
     from torch import Tensor

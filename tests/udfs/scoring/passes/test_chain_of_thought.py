@@ -66,7 +66,7 @@ def generated(scorer: Scorer, row: Any, question: tuple[int, ...]) -> list[int]:
 
 def plain(scorer: Scorer, rows: list[Any]) -> tuple[np.ndarray, list[int]]:
     """Distributions (B, 4, 101) by plain generation and plain sequences; lengths of the reasons."""
-    from udfs.scoring.forward_passes import four_passes
+    from udfs.scoring.passes.forward_passes import four_passes
 
     result, lengths = [], []
     thinking = scorer.template.thinking

@@ -1,0 +1,101 @@
+"""Attention masks of packed sequences, taken from the masks that the model itself makes.
+
+Which tokens see one another is the family's business: an image's tokens may see each other (Gemma 3
+and 4, Molmo 2), a layer may see a window only, a whole prompt may be bidirectional (PaliGemma). So
+the model's own function is asked for its mask over a *plain* sequence, and each pair of packed
+tokens gets the value that it has there, unless the two are on different branches of the tree.
+https://huggingface.co/docs/transformers/main/en/attention_interface#attention-mask-interface
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ANSWER_TYPES = {"paligemma": {"token_type_ids": 1}}
+"""What a token of the answer gets in a processor's outputs with one value a token, for families
+where it differs from a prompt's text, 0: PaliGemma's prompts are bidirectional, its answers causal
+(as its `_update_model_kwargs_for_generation` has it)."""
+
+
+class MaskError(ValueError):
+    """No mask of the kind that packed sequences need can stand for the model's own."""
+
+
+def unwrapped(model: Any) -> Any:
+    """The model within the wrapper that `peft` puts around it, if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def answer_types(model: Any) -> dict[str, int]:
+    """By name of a processor's output, what tokens of the answer get in it (else 0)."""
+    return ANSWER_TYPES.get(unwrapped(model).config.model_type, {})
+
+
+def packed_masks(
+    model: Any,
+    real: Tensor,
+    per_token: dict[str, Tensor],
+    order: Tensor,
+    related: Tensor,
+    dtype: Any,
+) -> Tensor | dict[str, Tensor]:
+    """Additive masks (B, 1, T, T) for T packed tokens: 0 where a token is visible, the dtype's
+    minimum where it is not. One mask for all layers, or one for each type of layer.
+
+    `real` (B, L) is true for the tokens of a plain sequence that is as long as the longest branch,
+    `per_token` (B, L) holds the processor's outputs for it, `order` (B, T) is the index of each
+    packed token in it, and `related` (B, T, T) is true where two packed tokens share a branch.
+
+    Raises MaskError for layers whose state no mask can undo (linear attention, convolutions).
+    """
+    masks = _own_masks(model, real, per_token)
+    if not isinstance(masks, dict):
+        return _packed(_visible(masks, "its layers"), order, related, dtype)
+    packed = {
+        kind: _packed(_visible(mask, f"layers of {kind}"), order, related, dtype)
+        for kind, mask in masks.items()
+    }
+    return packed if len(packed) > 1 else packed.popitem()[1]
+
+
+def _own_masks(model: Any, real: Tensor, per_token: dict[str, Tensor]) -> Any:
+    """What the model's own function for masks makes of plain sequences."""
+    import torch
+    from transformers.masking_utils import create_masks_for_generate
+
+    base = unwrapped(model)
+    config = copy.deepcopy(base.config)
+    for part in (config, config.get_text_config()):
+        part._attn_implementation = "eager"  # the others leave out what their kernels imply
+    create: Any = getattr(base, "create_masks_for_generate", create_masks_for_generate)
+    return create(
+        config=config,
+        inputs_embeds=torch.empty(*real.shape, 0, device=real.device),  # read for its shape
+        attention_mask=real.long(),
+        past_key_values=None,
+        position_ids=None,
+        **per_token,
+    )
+
+
+def _visible(mask: Any, layers: str) -> Tensor:
+    """(B, L, L) true where a token sees another, from an additive mask (B, 1, L, L)."""
+    if getattr(mask, "ndim", 0) != 4:
+        raise MaskError(f"{layers} carry a state through the sequence, which no mask can undo")
+    visible: Tensor = mask[:, 0] == 0
+    return visible
+
+
+def _packed(own: Tensor, order: Tensor, related: Tensor, dtype: Any) -> Tensor:
+    import torch
+
+    rows, tokens = order.shape
+    row = torch.arange(rows, device=order.device)[:, None, None]
+    visible = own[row, order[:, :, None], order[:, None, :]] & related
+    visible |= torch.eye(tokens, dtype=torch.bool, device=order.device)  # also padding: avoids NaN
+    additive = torch.zeros(visible.shape, dtype=dtype, device=order.device)
+    return additive.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
