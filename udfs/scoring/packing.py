@@ -57,13 +57,15 @@ class Batch:
 class Suffix:
     """The S tokens that follow every prefix, for M metrics with N tree nodes each.
 
-    `ids` (S,); `offsets` (S,) positions counted from the end of the prefix; `visible` (S, S) true
-    where a row's token sees a column's token; `read` (M, N) the columns with each node's logits.
+    `ids` (S,); `offsets` (S,) positions counted from the end of the prefix; `related` (S, S) true
+    where two tokens share a branch; `answers` (S,) true for numbers' tokens; `read` (M, N) the
+    columns with each node's logits.
     """
 
     ids: Tensor
     offsets: Tensor
-    visible: Tensor
+    related: Tensor
+    answers: Tensor
     read: Tensor
 
     def to(self, device: Any) -> Suffix:
@@ -80,7 +82,8 @@ def build_suffix(template: Template) -> Suffix:
     return Suffix(
         torch.tensor(tree.ids),
         torch.tensor(tree.depths),
-        torch.from_numpy(tree.visible()),
+        torch.from_numpy(tree.related()),
+        torch.tensor(tree.answers),
         torch.tensor(read),
     )
 

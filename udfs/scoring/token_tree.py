@@ -1,7 +1,8 @@
 """Tokens of several sequences that begin alike, as one tree: what they share is computed once.
 
-Each token sees itself and its ancestors and stands at the position of its depth, so that a branch
-is computed exactly as if it stood alone. Scoring and training both pack their sequences so.
+Each token sees of the others only those on its branch and stands at the position of its depth, so
+that a branch is computed exactly as if it stood alone. Scoring and training both pack their
+sequences so.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ ROOT = -1
 
 class TokenTree:
     """Tokens `ids` with their `parents` (indices, or ROOT) and `depths` (0 below ROOT), in an order
-    in which parents come first."""
+    in which parents come first; `answers` says which are the model's to write."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.parents: list[int] = []
         self.depths: list[int] = []
+        self.answers: list[bool] = []
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def extend(self, parent: int, tokens: Sequence[int]) -> int:
-        """Hang a chain of tokens below `parent` (an index, or ROOT).
+    def extend(self, parent: int, tokens: Sequence[int], answer: bool = False) -> int:
+        """Hang a chain of tokens below `parent` (an index, or ROOT): the prompt's, or an answer's.
 
         Returns the index of the last one, or `parent` itself where there are no tokens.
         """
@@ -41,6 +43,7 @@ class TokenTree:
             self.ids.append(token)
             self.parents.append(parent)
             self.depths.append(depth)
+            self.answers.append(answer)
             parent = len(self.ids) - 1
         return parent
 
@@ -51,7 +54,7 @@ class TokenTree:
         """
         columns = [self.extend(parent, question)]
         for node in tree.nodes[1:]:
-            columns.append(self.extend(columns[node.parent], [node.token]))
+            columns.append(self.extend(columns[node.parent], [node.token], answer=True))
         return columns
 
     def path(self, index: int) -> list[int]:
@@ -67,11 +70,10 @@ class TokenTree:
         inner = set(self.parents)
         return [i for i in range(len(self)) if i not in inner]
 
-    def visible(self) -> NDArray[np.bool_]:
-        """(L, L): whether the row's token sees the column's."""
-        seen = np.zeros((len(self), len(self)), dtype=np.bool_)
+    def related(self) -> NDArray[np.bool_]:
+        """(L, L): whether two tokens share a branch: one is the other, or an ancestor of it."""
+        ancestors = np.eye(len(self), dtype=np.bool_)
         for i, parent in enumerate(self.parents):
             if parent >= 0:
-                seen[i] = seen[parent]
-            seen[i, i] = True
-        return seen
+                ancestors[i] |= ancestors[parent]
+        return ancestors | ancestors.T

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from udfs.core.metrics import METRICS
 from udfs.inputs import captions, images
 from udfs.scoring.chat_template import Template
-from udfs.scoring.packing import Row, encode_head, split_outputs, stacked
+from udfs.scoring.packing import Row, encode_head, join_pictures, split_outputs
 from udfs.scoring.prompts import CHAIN_OF_THOUGHT, Prompt
 from udfs.scoring.token_tree import ROOT, TokenTree
 from udfs.training.balanced_sampler import BalancedSampler, Item
@@ -87,7 +87,7 @@ class PackedDataset:
         reason = self._reason(asked.reason) if self.settings.objectives.reason_likelihood else []
         if self.prompt.style == CHAIN_OF_THOUGHT:
             tip = tree.extend(tip, question)
-            end = tree.extend(tip, self._reason(asked.reason))
+            end = tree.extend(tip, self._reason(asked.reason), answer=True)
             if reason:
                 _predict(packed, tip, end)
             packed.numbers.append((tree.ask(end, (), self.template.tree), asked))
@@ -96,8 +96,8 @@ class PackedDataset:
         packed.numbers.append((columns, asked))
         if reason:
             number = [token for _, token in self.template.tree.steps[round(asked.score)]]
-            last = tree.extend(columns[0], number)
-            _predict(packed, last, tree.extend(last, reason))
+            last = tree.extend(columns[0], number, answer=True)
+            _predict(packed, last, tree.extend(last, reason, answer=True))
 
     def _reason(self, text: str) -> list[int]:
         """A reason's tokens up to its end; one that is too long for scoring is cut."""
@@ -119,7 +119,7 @@ class PackedDataset:
         row = split_outputs(out)
         per_token = {name: value[:first] for name, value in row.per_token.items()}
         packed = PackedItem(Row(ids[:first], per_token, row.pixels), TokenTree())
-        packed.tree.extend(ROOT, ids[first:].tolist())
+        packed.tree.extend(ROOT, ids[first:].tolist(), answer=True)
         packed.tokens = [
             (i - 1, int(ids[first + i])) for i in np.flatnonzero(is_answer[first:]).tolist()
         ]
@@ -179,8 +179,9 @@ def _encode(
 def collate(items: Sequence[PackedItem]) -> dict[str, Any]:
     """B packed items as one batch, padded on the right to a multiple of PAD_TO.
 
-    `input_ids` (B, L); `visible` (B, L, L), who sees whom; `offsets` (B, L), depths in the tree;
-    `lengths` (B,) of the heads; `per_token` and `pixels`, the processor's other outputs; for R
+    `input_ids` (B, L); `related` (B, L, L), true where two tokens share a branch; `offsets` (B, L),
+    depths in the tree; `answers` (B, L), true for tokens of answers; `lengths` (B,) of the heads;
+    `per_token` and `pixels`, the processor's other outputs; for R
     numbers `number_rows` (R,), `number_columns` (R, N), `scores`, `spreads` (NaN: not given) and
     `groups` (R,), the image and metric; for T tokens `token_rows`, `token_columns`, `tokens` (T,);
     `parts`, how many images, tiles or patches each row has; `trees`, the trees themselves.
@@ -192,36 +193,34 @@ def collate(items: Sequence[PackedItem]) -> dict[str, Any]:
     length = -(-longest // PAD_TO) * PAD_TO
     ids = torch.zeros(len(items), length, dtype=torch.long)
     offsets = torch.zeros_like(ids)
-    visible = torch.zeros(len(items), length, length, dtype=torch.bool)
-    visible |= torch.eye(length, dtype=torch.bool)  # padding sees itself: no NaN
+    answers = torch.zeros_like(ids, dtype=torch.bool)
+    related = torch.zeros(len(items), length, length, dtype=torch.bool)
     for row, (head, item) in enumerate(zip(heads, items, strict=True)):
         end = head + len(item.tree)
         ids[row, :head] = item.head.ids
         ids[row, head:end] = torch.tensor(item.tree.ids, dtype=torch.long)
         ids[row, end:] = ids[row, end - 1]  # a token that is no placeholder of an image
         offsets[row, head:end] = torch.tensor(item.tree.depths, dtype=torch.long)
-        visible[row, :head, :head] = torch.ones(head, head, dtype=torch.bool).tril()
-        visible[row, head:end, :head] = True
-        visible[row, head:end, head:end] = torch.from_numpy(item.tree.visible())
+        answers[row, head:end] = torch.tensor(item.tree.answers, dtype=torch.bool)
+        related[row, :end, :end] = True
+        related[row, head:end, head:end] = torch.from_numpy(item.tree.related())
     per_token: dict[str, Tensor] = {}
     for row, item in enumerate(items):
         for name, value in item.head.per_token.items():
             per_token.setdefault(name, torch.zeros_like(ids))[row, : heads[row]] = value
-    kinds = dict.fromkeys(name for item in items for name in item.head.pixels)
+    pixels = join_pictures([item.head.pixels for item in items])
     numbers = [(row, *number) for row, item in enumerate(items) for number in item.numbers]
     tokens = [(row, *token) for row, item in enumerate(items) for token in item.tokens]
     nodes = len(numbers[0][1]) if numbers else 1
     spreads = [math.nan if asked.spread is None else asked.spread for _, _, asked in numbers]
     return {
         "input_ids": ids,
-        "visible": visible,
+        "related": related,
         "offsets": offsets,
+        "answers": answers,
         "lengths": torch.tensor(heads),
         "per_token": per_token,
-        "pixels": {
-            name: stacked([item.head.pixels[name] for item in items if name in item.head.pixels])
-            for name in kinds
-        },
+        "pixels": pixels,
         "number_rows": torch.tensor([row for row, _, _ in numbers], dtype=torch.long),
         "number_columns": torch.tensor(
             [heads[row] + column for row, columns, _ in numbers for column in columns],
@@ -235,6 +234,6 @@ def collate(items: Sequence[PackedItem]) -> dict[str, Any]:
             [heads[row] + column for row, column, _ in tokens], dtype=torch.long
         ),
         "tokens": torch.tensor([token for _, _, token in tokens], dtype=torch.long),
-        "parts": {name: [len(item.head.pixels.get(name, ())) for item in items] for name in kinds},
+        "parts": {name: [len(item.head.pixels.get(name, ())) for item in items] for name in pixels},
         "trees": [item.tree for item in items],
     }

@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from udfs.scoring.packing import Batch
+from udfs.scoring.packing import Batch, picture_of
+from udfs.scoring.passes.attention_masks import extended_types, packed_masks
 from udfs.scoring.passes.forward_passes import prefix_positions
+from udfs.scoring.passes.pass_selection import TOLERANCE, first_layers, largest_gap
 from udfs.scoring.token_tree import ROOT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BRANCHES = 16  # plain sequences that run side by side
-NARROW_WINDOW = 4096  # tokens: attention that sees fewer may not see a whole sequence
 
 
 def packed_logits(model: Any, unwrapped: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -27,20 +28,14 @@ def packed_logits(model: Any, unwrapped: Any, batch: dict[str, Any]) -> tuple[Te
 
     `model` is what a step runs (maybe wrapped for several processes), `unwrapped` the model itself.
     """
-    import torch
-
-    visible = batch["visible"]
-    dtype = unwrapped.get_input_embeddings().weight.dtype
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    mask = mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
     rows, columns = _reads(batch)
     with read_at(unwrapped, rows, columns):
         out = model(
             input_ids=batch["input_ids"],
-            attention_mask=mask,
+            attention_mask=_masks(unwrapped, batch),
             position_ids=_positions(unwrapped, batch),
             use_cache=False,
-            **batch["per_token"],
+            **extended_types(unwrapped, batch["per_token"], batch["answers"]),
             **batch["pixels"],
         )
     return _split(out.logits[0], batch)
@@ -84,23 +79,19 @@ def _plain_sequences(
     import torch
 
     ids, head = batch["input_ids"][row], int(batch["lengths"][row])
-    tokens, real = (
-        torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
-        for sequences in ([ids[b] for b in branches], [torch.ones_like(ids[b]) for b in branches])
+    tokens, real, answers = (
+        torch.nn.utils.rnn.pad_sequence([values[b] for b in branches], batch_first=True)
+        for values in (ids, torch.ones_like(ids), batch["answers"][row])
     )
-    behind = tokens.shape[1] - head
     per_token = {
-        name: torch.nn.functional.pad(value[row, :head], (0, behind)).expand(tokens.shape)
+        name: value[row, :head].expand(len(tokens), -1)
         for name, value in batch["per_token"].items()
     }
-    pixels = {
-        name: torch.cat([value.split(batch["parts"][name])[row]] * len(branches))
-        for name, value in batch["pixels"].items()
-        if batch["parts"][name][row]
-    }
+    types = extended_types(unwrapped, per_token, answers)
+    pixels = picture_of(batch["pixels"], batch["parts"], row, len(branches))
     rows, columns = torch.tensor(positions, device=ids.device).T
     with read_at(unwrapped, rows, columns):
-        out = model(input_ids=tokens, attention_mask=real, use_cache=False, **per_token, **pixels)
+        out = model(input_ids=tokens, attention_mask=real, use_cache=False, **types, **pixels)
     logits: Tensor = out.logits[0]
     return logits
 
@@ -161,42 +152,28 @@ def _positions(model: Any, batch: dict[str, Any]) -> Tensor:
     return torch.where(torch.nn.functional.pad(real, (0, ids.shape[1] - longest)), padded, behind)
 
 
-def can_pack(model: Any, batch: dict[str, Any]) -> bool:
-    """Whether packed items give this model's plain answers: refused by structure where a block mask
-    cannot say what the model's own does, else tried on a batch (`model` is not wrapped)."""
+def _masks(model: Any, batch: dict[str, Any]) -> Tensor | dict[str, Tensor]:
+    """The masks of packed items, from the model's own for plain sequences."""
     import torch
 
-    text = model.config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
-    window = getattr(text, "sliding_window", None) or NARROW_WINDOW
-    if kinds - {"sliding_attention"} or (kinds and window < NARROW_WINDOW):
-        return False  # linear attention, convolutions; windows
-    if "token_type_ids" in batch["per_token"]:
-        return False  # the family makes its mask of them: an image's tokens see one another
+    lengths = batch["lengths"][:, None]
+    columns = torch.arange(batch["offsets"].shape[1], device=lengths.device)
+    order = torch.where(columns < lengths, columns, lengths + batch["offsets"])
+    dtype = model.get_input_embeddings().weight.dtype
+    return packed_masks(model, batch["per_token"], order, batch["answers"], batch["related"], dtype)
+
+
+def can_pack(model: Any, batch: dict[str, Any]) -> bool:
+    """Whether packed items give this model's plain answers: tried on a batch, as scoring does
+    (`udfs.scoring.passes.pass_selection`); `model` is not wrapped."""
+    import torch
+
     try:
-        with torch.no_grad(), _first_layers_in_float32(model):
+        with torch.no_grad(), first_layers(model, torch.float32):
             packed, plain = (
-                torch.cat([part.flatten(0, -2) for part in run(model, model, batch)]).softmax(-1)
+                torch.cat([part.flatten(0, -2) for part in run(model, model, batch)])
                 for run in (packed_logits, separate_logits)
             )
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
-    return float((packed - plain).abs().max()) <= 1e-4
-
-
-@contextmanager
-def _first_layers_in_float32(model: Any) -> Iterator[None]:
-    """The model with two layers, in float32: half precision rounds by more than many faults, and a
-    whole model may not fit in float32."""
-    decoder, training = model.get_decoder(), model.training
-    layers, weights = decoder.layers, [*model.parameters(), *model.buffers()]
-    dtypes = [weight.dtype for weight in weights]
-    decoder.layers = layers[:2]
-    model.eval().float()
-    try:
-        yield
-    finally:
-        decoder.layers = layers
-        for weight, dtype in zip(weights, dtypes, strict=True):
-            weight.data = weight.data.to(dtype)
-        model.train(training)
+    return largest_gap(packed, plain) <= TOLERANCE

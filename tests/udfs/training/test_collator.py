@@ -42,9 +42,10 @@ def test_a_tree_shares_what_branches_have_in_common() -> None:
     assert tree.path(right) == [0, 1, 3, 4]
     assert tree.leaves() == [left, right]
     assert tree.depths == [0, 1, 2, 2, 3]
-    seen = tree.visible()
-    assert seen[4].tolist() == [True, True, False, True, True]
-    assert seen[2].tolist() == [True, True, True, False, False]
+    related = tree.related()
+    assert related[4].tolist() == [True, True, False, True, True]
+    assert related[2].tolist() == [True, True, True, False, False]
+    assert (related == related.T).all()
 
 
 def test_a_reason_follows_the_number(llava: Path, tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_a_caption_cannot_smuggle_in_a_picture(llava: Path, tmp_path: Path) -> N
     assert image not in packed.tree.ids
 
 
-def test_a_batch_is_padded_on_the_right_and_padding_sees_itself_alone(
+def test_a_batch_is_padded_on_the_right_and_padding_is_related_to_nothing(
     llava: Path, tmp_path: Path
 ) -> None:
     data = dataset(llava, tmp_path)
@@ -101,9 +102,15 @@ def test_a_batch_is_padded_on_the_right_and_padding_sees_itself_alone(
     assert batch["input_ids"].shape[1] % 16 == 0
     for row, item in enumerate(packed):
         end = len(item.head.ids) + len(item.tree)
-        behind = batch["visible"][row, end:]
-        assert (behind.sum(-1) == 1).all()
-        assert not batch["visible"][row, :end, end:].any()
+        assert not batch["related"][row, end:].any()
+        assert not batch["related"][row, :end, end:].any()
+        assert batch["answers"][row, : len(item.head.ids)].sum() == 0
+        for columns, _ in item.numbers:  # the question's end is not part of the answer, digits are
+            first = len(item.head.ids)
+            assert [bool(batch["answers"][row, first + c]) for c in columns] == [
+                False,
+                *[True] * (len(columns) - 1),
+            ]
     assert batch["groups"].tolist() == [
         row * 4 + asked.metric for row, item in enumerate(packed) for _, asked in item.numbers
     ]

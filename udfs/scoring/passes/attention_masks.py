@@ -30,29 +30,45 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def answer_types(model: Any) -> dict[str, int]:
-    """By name of a processor's output, what tokens of the answer get in it (else 0)."""
-    return ANSWER_TYPES.get(unwrapped(model).config.model_type, {})
+def extended_types(model: Any, per_token: dict[str, Tensor], answers: Tensor) -> dict[str, Tensor]:
+    """A processor's outputs with one value a token, (B, P), for L tokens: text of the prompt
+    follows, and where `answers` (B, L) is true the answer's."""
+    import torch
+
+    types = ANSWER_TYPES.get(unwrapped(model).config.model_type, {})
+    length = answers.shape[1]
+    return {
+        name: torch.nn.functional.pad(
+            value[:, :length], (0, max(0, length - value.shape[1]))
+        ).masked_fill(answers, types.get(name, 0))
+        for name, value in per_token.items()
+    }
 
 
 def packed_masks(
     model: Any,
-    real: Tensor,
     per_token: dict[str, Tensor],
     order: Tensor,
+    answers: Tensor,
     related: Tensor,
     dtype: Any,
 ) -> Tensor | dict[str, Tensor]:
     """Additive masks (B, 1, T, T) for T packed tokens: 0 where a token is visible, the dtype's
     minimum where it is not. One mask for all layers, or one for each type of layer.
 
-    `real` (B, L) is true for the tokens of a plain sequence that is as long as the longest branch,
-    `per_token` (B, L) holds the processor's outputs for it, `order` (B, T) is the index of each
-    packed token in it, and `related` (B, T, T) is true where two packed tokens share a branch.
+    `per_token` (B, P) holds the processor's outputs for the heads, `order` (B, T) is the index of
+    each packed token in its plain sequence, `answers` (B, T) is true for tokens of answers, and
+    `related` (B, T, T) where two tokens share a branch (nowhere for padding).
 
     Raises MaskError for layers whose state no mask can undo (linear attention, convolutions).
     """
-    masks = _own_masks(model, real, per_token)
+    import torch
+
+    ends = order.amax(dim=1, keepdim=True)
+    real = torch.arange(int(ends.max()) + 1, device=order.device) <= ends  # (B, L)
+    plain_answers = real.long().zero_().scatter_reduce(1, order, answers.long(), "amax")
+    types = extended_types(model, per_token, plain_answers.bool())
+    masks = _own_masks(model, real, types)
     if not isinstance(masks, dict):
         return _packed(_visible(masks, "its layers"), order, related, dtype)
     packed = {

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from udfs.scoring.chat_template import Template
 from udfs.scoring.packing import Batch, Suffix, build_suffix, picture_of
-from udfs.scoring.passes.attention_masks import answer_types, packed_masks, unwrapped
+from udfs.scoring.passes.attention_masks import extended_types, packed_masks, unwrapped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,47 +35,31 @@ def one_pass(model: Any, batch: Batch, template: Template, suffix: Suffix) -> Te
     `masking_utils` passes such a mask through unchanged. Raises MaskError."""
     import torch
 
-    device = batch.ids.device
-    suffix = suffix.to(device)
+    device, suffix = batch.ids.device, suffix.to(batch.ids.device)
     rows, prefix = batch.ids.shape
     positions, after = prefix_positions(model, batch)
     tail = after[:, None] + suffix.offsets
     if positions.ndim == 3:  # (3, B, P): time, height, width, alike for text
         tail = tail.expand(len(positions), -1, -1)
-    ids = torch.cat([batch.ids, suffix.ids.expand(rows, -1)], dim=1)
     read = prefix + suffix.read
+    answers = torch.cat([torch.zeros_like(batch.mask[0]), suffix.answers]).expand(rows, -1)
+    columns = torch.arange(prefix, device=device).expand(rows, -1)
+    order = torch.cat([columns, batch.mask.sum(dim=1, keepdim=True) + suffix.offsets], dim=1)
+    present = torch.cat([batch.mask, batch.mask.new_ones(rows, len(suffix.ids))], dim=1)
+    related = present[:, :, None] & present[:, None, :]
+    related[:, prefix:, prefix:] &= suffix.related
     out = model(
-        input_ids=ids,
-        attention_mask=_suffix_masks(model, batch, suffix),
+        input_ids=torch.cat([batch.ids, suffix.ids.expand(rows, -1)], dim=1),
+        attention_mask=packed_masks(model, batch.per_token, order, answers, related, model.dtype),
         position_ids=torch.cat([positions, tail], dim=-1),
         logits_to_keep=read.flatten(),
         use_cache=False,
-        **extended_types(
-            model, batch.per_token, ids.shape[1], read[:, 1:].flatten().expand(rows, -1)
-        ),
+        **extended_types(model, batch.per_token, answers),
         **batch.pixels,
     )
     logits: Tensor = out.logits
     by_metric: Tensor = logits.unflatten(1, read.shape)
     return by_metric
-
-
-def _suffix_masks(model: Any, batch: Batch, suffix: Suffix) -> Tensor | dict[str, Tensor]:
-    """The masks (B, 1, P + S, P + S) of prefixes with this suffix (on the batch's device)."""
-    import torch
-
-    rows, prefix = batch.ids.shape
-    lengths = batch.mask.sum(dim=1, keepdim=True)  # (B, 1)
-    columns = torch.arange(prefix, device=batch.ids.device).expand(rows, -1)
-    order = torch.cat([columns, lengths + suffix.offsets], dim=1)
-    present = torch.cat([batch.mask, batch.mask.new_ones(rows, len(suffix.ids))], dim=1)
-    related = present[:, :, None] & present[:, None, :]
-    related[:, prefix:, prefix:] &= suffix.visible | suffix.visible.T
-    longest = prefix + int(suffix.offsets.max()) + 1
-    real = torch.arange(longest, device=batch.ids.device) <= order.amax(dim=1, keepdim=True)
-    answers = lengths + suffix.offsets[suffix.read[:, 1:].flatten()]
-    types = extended_types(model, batch.per_token, longest, answers)
-    return packed_masks(model, real, types, order, related, model.dtype)
 
 
 def question_passes(model: Any, batch: Batch, template: Template, suffix: Suffix) -> Tensor:
@@ -161,13 +145,13 @@ def plain_logits(
         name: value[row : row + 1, mask].expand(count, -1)
         for name, value in batch.per_token.items()
     }
-    answers = torch.arange(len(prompt), ids.shape[1], device=ids.device).expand(count, -1)
+    answers = (torch.arange(ids.shape[1], device=ids.device) >= len(prompt)).expand(count, -1)
     out = model(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         logits_to_keep=depth + 1,
         use_cache=False,
-        **extended_types(model, per_token, ids.shape[1], answers),
+        **extended_types(model, per_token, answers),
         **picture_of(batch.pixels, batch.parts, row, count),
     )
     logits: Tensor = out.logits
@@ -264,19 +248,3 @@ def at_nodes(logits: Tensor, rows: int, count: int, nodes: list[tuple[int, int]]
     index as `chains_of` gives it."""
     by_row: Tensor = logits.unflatten(0, (rows, count))
     return by_row[:, [k for k, _ in nodes], [d for _, d in nodes]]
-
-
-def extended_types(
-    model: Any, per_token: dict[str, Tensor], length: int, answers: Tensor
-) -> dict[str, Tensor]:
-    """A processor's outputs with one value a token, (B, P), for `length` tokens: text of the prompt
-    follows, and in the columns `answers` (B, A) the answer's."""
-    import torch
-
-    types = answer_types(model)
-    return {
-        name: torch.nn.functional.pad(value, (0, length - value.shape[1])).scatter(
-            1, answers, types.get(name, 0)
-        )
-        for name, value in per_token.items()
-    }

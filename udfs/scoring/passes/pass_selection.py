@@ -2,7 +2,7 @@
 
 The ways are compared in float32, on the model's first layers: as many as hold every kind of layer
 that it has. In half precision rounding alone moves scores by more than many a wrong mask does (on
-the starter 0.3 points; a missing block of Gemma 3's mask on a tiny model 0.03), so that no tolerance
+the starter 0.3 points; a missing block of Gemma 3's mask on a tiny model 0.03), so no tolerance
 there tells right from wrong. In the model's own dtype a way only has to stay as close to float32 as
 plain sequences do.
 """
@@ -37,7 +37,7 @@ NARROW_WINDOW = 4096  # tokens: attention that sees fewer may not see a whole se
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen `way`, a key of `PASSES`, and a sentence for each faster one that was `refused`."""
+    """The chosen `way`, a key of `PASSES`, and a line for each faster one that was `refused`."""
 
     way: str
     refused: tuple[str, ...]
