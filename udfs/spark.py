@@ -199,6 +199,21 @@ def score_batches(
     return score, schema
 
 
+def explain_model(
+    config: ModelConfig, device: str = "auto"
+) -> tuple[Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], T.StructType]:
+    """As `score_batches`, for a table of one row: loads the model and returns a row for each line
+    of what it says of itself (`PairScorer.explain`)."""
+    schema = T.StructType([T.StructField("line", T.StringType())])
+
+    def explain(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        if sum(batch.num_rows for batch in batches):
+            lines = _scorer(config, Meter(), device).explain()
+            yield pa.RecordBatch.from_pydict({"line": lines})
+
+    return explain, schema
+
+
 def columns_of(answers: Sequence[Scored]) -> dict[str, list[Any]]:
     """Answers as columns, in the order of `SCORES`."""
     values: dict[str, list[Any]] = {}

@@ -2,5 +2,6 @@
 
 job.py           `run` and `main`
 settings.py      the job's settings
+tally.py         rows by status and seconds by stage, so far
 pending_rows.py  which rows of the pairs table have no scores yet, and in which slices they are read
 """

@@ -10,9 +10,8 @@ loses one slice, and the next run continues from there.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,8 +20,8 @@ from pyspark.sql import functions as F
 
 from udfs.models import identity
 from udfs.models.model_config import ModelConfig, ModelError
-from udfs.scoring.results import BAD_IMAGE, MODEL_ERROR, STATUSES
-from udfs.spark import STAGES, score_batches
+from udfs.scoring.results import STATUSES
+from udfs.spark import STAGES, explain_model, score_batches
 from udfs.starter.model import is_starter, is_trained
 from udfs.starter.wheels import StarterError
 
@@ -35,27 +34,11 @@ from ..tables import scores as scores_table
 from ..tables.pairs import with_keys
 from . import pending_rows
 from .settings import ScoreConfig
+from .tally import Tally
 
 SLICE_SECONDS = 60  # target for one slice: what a crash may cost, and how often progress is shown
 TASK_ROWS = 64  # a task with fewer rows is not worth starting
 FIRST_ROWS = 16  # per task in the first slice: it ends soon and gives a rate to plan with
-
-
-@dataclass
-class Tally:
-    """Rows by status and seconds by stage, so far in this run."""
-
-    statuses: Counter[str] = field(default_factory=Counter)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
-    def add(self, observed: dict[str, Any]) -> int:
-        """Add the counts of one observation; return its number of rows."""
-        for status in STATUSES:
-            if observed.get(status):
-                self.statuses[status] += observed[status]
-        for stage in STAGES:
-            self.seconds[stage] += observed.get(f"seconds_{stage}") or 0.0
-        return sum(observed.get(status) or 0 for status in STATUSES)
 
 
 def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
@@ -90,7 +73,13 @@ def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
         say("note: the starter model has not been trained to score yet; its scores mean nothing")
         summary["note"] = "the starter model has no score training yet"
     if config.dry_run:
-        return summary | {"dry_run": True, "rows": total + skipped, "to_model": total}
+        lines = _explained(spark, model, config)
+        return summary | {
+            "dry_run": True,
+            "rows": total + skipped,
+            "to_model": total,
+            "model_runs": lines,
+        }
 
     run_id = new_run_id()
     tally = Tally()
@@ -104,7 +93,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
         _score_slices(spark, config, model, scorer, run_id, source, pending, files, tally, progress)
     pending.unpersist()
     seconds = time.monotonic() - progress.started
-    counts = dict(sorted(tally.statuses.items()))
+    counts = tally.by_status()
     rate = progress.done / seconds if progress.done else 0.0
     runs.record(
         spark,
@@ -120,7 +109,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
         rows_per_second=rate,
         seconds_by_stage=dict(tally.seconds),
     )
-    _print_summary(counts, rate, tally)
+    tally.say(rate)
     return summary | {
         "run_id": run_id,
         "rows": sum(counts.values()),
@@ -227,6 +216,17 @@ def _model(config: ScoreConfig) -> tuple[ModelConfig, str]:
         raise UsageError(str(error)) from None
 
 
+def _explained(spark: SparkSession, model: ModelConfig, config: ScoreConfig) -> list[str]:
+    """What the model says of itself, loaded by one task as scoring would: how it runs, and why."""
+    say("loading the model in one task, to see how it runs ...")
+    explain, schema = explain_model(model, config.device)
+    rows = spark.range(1, numPartitions=1).mapInArrow(explain, schema).collect()
+    lines = [str(row["line"]) for row in rows]
+    for line in lines:
+        say(f"  {line}")
+    return lines
+
+
 def _with_keys(frame: DataFrame, config: ScoreConfig) -> DataFrame:
     return with_keys(
         frame,
@@ -270,17 +270,6 @@ def _slots(spark: SparkSession) -> int:
         return max(1, spark.sparkContext.defaultParallelism // cpus)
     except Exception:  # Spark Connect has no context
         return max(1, int(spark.conf.get("spark.sql.shuffle.partitions", "8") or 8))
-
-
-def _print_summary(counts: dict[str, int], rate: float, tally: Tally) -> None:
-    text = ", ".join(f"{status} {count:,}" for status, count in counts.items()) or "nothing to do"
-    say(f"rows: {text}")
-    if rate:
-        stages = ", ".join(f"{stage} {tally.seconds[stage]:.1f} s" for stage in STAGES)
-        say(f"{rate:.2f} rows/s; task seconds: {stages}")
-    failed = [status for status in (BAD_IMAGE, MODEL_ERROR) if counts.get(status)]
-    if failed:
-        say(f"the column `reason` says why; --retry {failed[0]} scores such rows again")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

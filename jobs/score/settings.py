@@ -33,7 +33,8 @@ class ScoreConfig(JobConfig):
         " cuda: GPUs of this machine shared out by partition",
     )
     how: How = Field(
-        default="auto", description="method of inference; auto: the fastest that is exact"
+        default="auto",
+        description="way to run an MLM (--dry-run names it); auto: the fastest that is exact",
     )
     max_caption_tokens: int = Field(
         default=512, ge=8, le=8192, description="longer captions are truncated and marked"

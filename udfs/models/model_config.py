@@ -8,7 +8,7 @@ from typing import Literal
 from udfs.starter import model as starter
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-How = Literal["auto", "one_pass", "prefix_cache", "four_passes"]
+How = Literal["auto", "one_pass", "prefix_cache", "question_passes", "four_passes"]
 
 
 class ModelError(RuntimeError):

@@ -58,6 +58,9 @@ class PairScorer(Protocol):
     """Turns pairs into answers: an MLM (`mlm_scorer.py`) or a dual encoder
     (`dual_encoder_scorer.py`)."""
 
+    def explain(self) -> list[str]:
+        """How this model runs pairs, and why not faster, in lines for people."""
+
     def prepare(self, image: Any, caption: Any) -> Prepared:
         """Decode, clean and encode one pair. Thread-safe."""
 

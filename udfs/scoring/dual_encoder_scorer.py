@@ -102,6 +102,14 @@ class DualEncoder(PairScorer):
         self._forward_parameters = frozenset(inspect.signature(model.forward).parameters)
         self._full_length = model.config.model_type in _FULL_LENGTH or not self._uses_mask
 
+    def explain(self) -> list[str]:
+        """How this model runs pairs, in a line."""
+        name, dtype = type(self.model).__name__, str(self.model.dtype).removeprefix("torch.")
+        return [
+            f"{name} in {dtype} on {self.model.device}: clip_score",
+            f"two_towers: image and caption apart, captions up to {self.max_caption_tokens} tokens",
+        ]
+
     def prepare(self, image: Any, caption: Any) -> Prepared:
         """Decode, clean and encode one pair. Thread-safe."""
         return batching.prepare(image, caption, "as_is", self._encode)

@@ -19,7 +19,7 @@ from udfs.scoring import batching, chat_template, readout
 from udfs.scoring.batching import Limits, Prepared, padded
 from udfs.scoring.packing import Batch, Row, build_suffix, collate, encode_head
 from udfs.scoring.passes.chain_of_thought import chain_of_thought
-from udfs.scoring.passes.forward_passes import PASSES
+from udfs.scoring.passes.forward_passes import IN_WORDS, PASSES
 from udfs.scoring.passes.pass_selection import Selection, padding_within, select_pass
 from udfs.scoring.prompts import Prompt
 from udfs.scoring.readout import Distributions
@@ -38,8 +38,10 @@ class Scorer(batching.PairScorer):
     `batch_rows` and `batch_tokens` limit a micro-batch by rows and by padded tokens; after an
     out-of-memory error the limit on rows is halved, and doubled again after some successful
     batches. `how` is a key of `PASSES`, or "auto": the fastest pass that gives the same result as
-    plain sequences, found by a check on one small batch. `how` is ignored for a prompt with a chain
-    of thought (`udfs.scoring.chain_of_thought`).
+    plain sequences, found by a check on one small batch (`udfs.scoring.passes.pass_selection`).
+    `how` is ignored for a prompt with a chain of thought.
+
+    Raises ValueError for a model that cannot be run in the way that `how` or the prompt asks for.
     """
 
     def __init__(
@@ -61,11 +63,20 @@ class Scorer(batching.PairScorer):
         self.suffix = build_suffix(self.template)
         self.limits = Limits(batch_rows, batch_tokens)
         self._caption_tokens = captions.encoder(processor)
-        self.selection = Selection(how, ())
-        if how == "auto" or self.template.thinking is not None:
-            self.selection = self._select_pass()
+        self.selection = self._select_pass(how)
         self.how = self.selection.way
         log.info("model is scored by %s", self.how)
+
+    def explain(self) -> list[str]:
+        """How this model runs pairs, and why not faster, in lines for people."""
+        name, dtype = type(self.model).__name__, str(self.model.dtype).removeprefix("torch.")
+        return [
+            f"{name} in {dtype} on {self.model.device}: four scores",
+            f"{self.how}: {IN_WORDS[self.how]}",
+            *(f"not {reason}" for reason in self.selection.refused),
+            f"{len(self.suffix.ids)} tokens a pair for questions and numbers, besides those of"
+            " image and caption",
+        ]
 
     def prepare(self, image: Any, caption: Any) -> Prepared:
         """Decode, clean and encode one pair. Thread-safe."""
@@ -105,23 +116,31 @@ class Scorer(batching.PairScorer):
         }
         return Row(torch.cat([head.ids, rest]), per_token, head.pixels)
 
-    def _select_pass(self) -> Selection:
-        """The fastest way to run this model that is right, tried on pictures of unlike size."""
+    def _select_pass(self, how: str) -> Selection:
+        """The fastest way to run this model that is right, tried on pictures of unlike size; or the
+        way `how`, if it is. Raises ValueError if it is not."""
+        if how == "four_passes" and self.template.thinking is None:
+            return Selection(how, ())  # what the others are compared with
         rows = [
             self._row(_texture(*size), self._caption_tokens(text, 64)[0])
             for size, text in zip(TRIED_SIZES, TRIED_CAPTIONS, strict=True)
         ]
-        if self.template.thinking is None:
-            return select_pass(self.model, rows, self.template, self.suffix)
-        # Reasons are written after the prefix's cache, and lines that are done go on as padding.
-        why = padding_within(self.model)
-        if why is None:
-            cache = ("prefix_cache",)
-            found = select_pass(self.model, rows, self.template, self.suffix, cache)
-            if found.way in cache:
-                return Selection("chain_of_thought", ())
-            why = found.refused[0]
-        raise ValueError(f"this model's cache cannot be used for a chain of thought: {why}")
+        parts = self.model, rows, self.template, self.suffix
+        if self.template.thinking is not None:
+            # Reasons are written after the prefix's cache; lines that are done go on as padding.
+            why = padding_within(self.model)
+            if why is None:
+                found = select_pass(*parts, ("prefix_cache",))
+                if not found.refused:
+                    return Selection("chain_of_thought", ())
+                why = found.refused[0]
+            raise ValueError(f"this model's cache cannot be used for a chain of thought: {why}")
+        if how == "auto":
+            return select_pass(*parts)
+        found = select_pass(*parts, (how,))
+        if found.refused:
+            raise ValueError(f"--how {how} would give wrong scores with it: {found.refused[0]}")
+        return found
 
 
 def _texture(width: int, height: int) -> Any:

@@ -47,7 +47,9 @@ def test_only_what_is_new_or_changed_is_scored(
     changed = good_rows(31)
     changed[3] = (changed[3][0], changed[3][1], "another caption")
     write(spark, tmp_path / "pairs", changed)
-    assert run_score(pairs=pairs, scores=scores, dry_run=True)["rows"] == 2
+    planned = run_score(pairs=pairs, scores=scores, dry_run=True)
+    assert planned["rows"] == 2
+    assert planned["model_runs"][1].startswith("one_pass: ")
     assert run_score(pairs=pairs, scores=scores)["rows"] == 2
     other = run_score(pairs=pairs, scores=scores, max_caption_tokens=16)  # another scorer
     assert other["rows"] == 31

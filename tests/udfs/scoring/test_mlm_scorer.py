@@ -151,7 +151,7 @@ def test_a_model_that_ignores_the_mask_is_scored_by_another_pass(llava: Path) ->
         return original(**inputs)
 
     replace_forward(scorer, causal)
-    assert scorer._select_pass().way == "prefix_cache"
+    assert scorer._select_pass("auto").way == "prefix_cache"
 
     def no_cache(original: Callable[..., Any], **inputs: Any) -> Any:
         if inputs.get("past_key_values") is not None:
@@ -159,7 +159,7 @@ def test_a_model_that_ignores_the_mask_is_scored_by_another_pass(llava: Path) ->
         return causal(original, **inputs)
 
     replace_forward(scorer, no_cache)
-    assert scorer._select_pass().way == "four_passes"
+    assert scorer._select_pass("auto").way == "four_passes"
 
 
 def test_batches_are_halved_when_memory_runs_out_and_grow_again(llava: Path) -> None:

@@ -129,6 +129,14 @@ PASSES: dict[str, Pass] = {
     "four_passes": four_passes,
 }
 
+IN_WORDS = {
+    "one_pass": "image, caption and the four questions in one sequence",
+    "prefix_cache": "image and caption once, then each question after a copy of the cache",
+    "question_passes": "image and caption once for each question",
+    "four_passes": "plain sequences, one for each question and number",
+    "chain_of_thought": "image and caption once, then a reason for each question, token by token",
+}
+
 
 def plain_logits(
     model: Any, batch: Batch, row: int, question: tuple[int, ...], chains: Tensor

@@ -86,12 +86,12 @@ def select_pass(
             try:
                 with first_layers(model, torch.float32):
                     gap = largest_gap(packed(way), expected)
-                why = f"off by {gap:.2g} standard deviations of a logit in float32"
+                why = f"its logits are off by {gap:.2g} standard deviations in float32"
                 right = gap <= TOLERANCE
                 if right and rounding:
                     with first_layers(model, dtype):
                         ratio = _rms(packed(way) - expected) / rounding
-                    why = f"{ratio:.2g} times as far from float32 in {dtype} as plain sequences are"
+                    why = f"{ratio:.2g} times as far from float32 in {dtype} as plain sequences"
                     right = ratio <= OWN_ROUNDING
             except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
                 why, right = str(error).split("\n")[0], False
