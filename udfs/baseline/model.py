@@ -20,6 +20,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from udfs.core.checked_weights import load_checked, refuse_infinite
+from udfs.core.weight_files import read_tensors
 from udfs.starter import wheels
 
 if TYPE_CHECKING:
@@ -175,19 +177,19 @@ def _write(folder: Path, towers: Towers, trained: Any, card: str) -> None:
 
 def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """The model (see `DualEncoder` for its inputs) and its processor. Raises ValueError for a
-    folder of another version, OSError for missing files."""
-    from safetensors.torch import load_file
+    folder of another version, WeightsError or RuntimeError for weights that do not fit."""
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     marker = json.loads((folder / FILE).read_text("utf-8"))
     if marker.get("version") != VERSION:
         raise ValueError(f"the baseline has version {marker.get('version')}, not {VERSION}")
-    safe = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
-    vision = AutoModel.from_pretrained(folder / "vision", **safe)
-    text = AutoModel.from_pretrained(folder / "text", add_pooling_layer=False, **safe)
+    vision = load_checked(AutoModel, folder / "vision", dtype=dtype)
+    text = load_checked(AutoModel, folder / "text", dtype=dtype, add_pooling_layer=False)
     widths = (2 * vision.config.hidden_size, text.config.hidden_size)
     trained = heads(*widths, marker["hidden"], marker["embedding"])
-    trained.load_state_dict(load_file(folder / HEADS))
+    tensors = read_tensors(folder / HEADS)
+    refuse_infinite(str(folder / HEADS), tensors.items())
+    trained.load_state_dict(tensors)
     processor = SimpleNamespace(
         image_processor=AutoImageProcessor.from_pretrained(folder / "vision"),
         tokenizer=AutoTokenizer.from_pretrained(folder / "text"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from udfs.baseline import model as baseline_model
+from udfs.core.checked_weights import load_checked
 from udfs.models.model_config import ModelConfig
 from udfs.models.model_files import folder_with, is_folder
 from udfs.models.torch_setup import for_inference, load_context, torch_dtype
@@ -23,10 +24,8 @@ def load(config: ModelConfig, device: str = "cpu", threads: int | None = None) -
         if baseline_model.is_baseline(Path(folder)):
             model, processor = baseline_model.load(Path(folder), dtype)
         else:
+            model = load_checked(AutoModel, folder, dtype=dtype, **options)
             processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, **options)
-            model = AutoModel.from_pretrained(
-                folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options
-            )
         return DualEncoder(
             for_inference(model, device),
             processor,

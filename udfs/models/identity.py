@@ -7,9 +7,10 @@ import hashlib
 from pathlib import Path
 
 from udfs.core import peft_adapters
+from udfs.core.error_lines import one_line
 from udfs.models.dual_encoder import is_dual_encoder
 from udfs.models.model_config import ModelConfig, ModelError
-from udfs.models.model_files import base_of_adapter, is_folder, prompt_folder
+from udfs.models.model_files import LOCAL, base_of_adapter, is_folder, prompt_folder
 from udfs.scoring import dual_encoder_scorer, prompts
 from udfs.starter import model as starter
 
@@ -39,16 +40,16 @@ def identity(model: str, revision: str | None = None) -> tuple[str, str | None]:
         return hashlib.sha256(
             f"{folder_hash} {identity(base, base_revision)[0]}".encode()
         ).hexdigest(), None
-    if model.startswith(("/", "./", "../", "~")):
+    if model.startswith(LOCAL):
         raise ModelError(f"there is no model folder {model}")
     from huggingface_hub import HfApi
 
     try:
         commit = HfApi().model_info(model, revision=revision).sha
     except Exception as error:
-        reason = str(error).split("\n")[0]
         raise ModelError(
-            f"model {model!r} is neither a local folder nor a hub id that can be reached: {reason}"
+            f"model {model!r} is neither a local folder nor a hub id that can be reached:"
+            f" {one_line(error)}"
         ) from error
     return hashlib.sha256(f"{model}@{commit}".encode()).hexdigest(), commit
 
@@ -61,7 +62,10 @@ def scorer_id(config: ModelConfig) -> str:
         limits = (config.dtype, str(config.max_caption_tokens))
         return _hash((content, dual_encoder_scorer.VERSION, *limits))
     folder = starter.folder_of(config.model)
-    prompt = prompts.load_prompt(prompt_folder(folder, commit)).version()
+    try:
+        prompt = prompts.load_prompt(prompt_folder(folder, commit)).version()
+    except prompts.PromptError as error:
+        raise ModelError(str(error)) from error
     parts = (content, prompt, config.dtype, str(config.max_caption_tokens), "1")
     return _hash(parts)
 

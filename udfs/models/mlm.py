@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from udfs.core import peft_adapters
+from udfs.core.checked_weights import load_checked
 from udfs.models.model_config import ModelConfig
 from udfs.models.model_files import find_files
 from udfs.models.torch_setup import for_inference, load_context, torch_dtype
@@ -17,17 +18,12 @@ def load(config: ModelConfig, device: str = "cpu", threads: int | None = None) -
     with load_context(config, device, threads):
         files = find_files(config.model, config.revision)
         folder, options = files.weights, files.load_options
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, **options)
-        model = AutoModelForImageTextToText.from_pretrained(
-            folder,
-            dtype=torch_dtype(config.dtype, device),
-            trust_remote_code=False,
-            use_safetensors=True,  # loading pickled weights would run code
-            **options,
-        )
+        prompt = prompts.load_prompt(files.prompt)
+        dtype = torch_dtype(config.dtype, device)
+        model = load_checked(AutoModelForImageTextToText, folder, dtype=dtype, **options)
         if files.adapter is not None:
             model = peft_adapters.merged(model, files.adapter)
-        prompt = prompts.load_prompt(files.prompt)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, **options)
         return Scorer(
             for_inference(model, device),
             processor,

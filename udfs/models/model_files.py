@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from udfs.core import peft_adapters
+from udfs.core.weight_files import WeightsError
 from udfs.models.model_config import ModelError
 from udfs.scoring import prompts
 from udfs.starter import model as starter
+
+LOCAL = ("/", "./", "../", "~")
+"""How a path begins; a hub id never begins so."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ def find_files(model: str, revision: str | None) -> ModelFiles:
         adapter = Path(snapshot_download(folder, revision=revision))
     base, base_revision = base_of_adapter(adapter)
     base = starter.folder_of(base)
+    if peft_adapters.is_adapter(folder_with(peft_adapters.ADAPTER_CONFIG, base, base_revision)):
+        raise ModelError(f"the base model of the adapter {adapter} is an adapter itself: {base}")
     options = {"revision": base_revision} if base_revision and not is_folder(base) else {}
     return ModelFiles(base, options, adapter, adapter)
 
@@ -48,10 +54,12 @@ def base_of_adapter(adapter: Path) -> tuple[str, str | None]:
     """The base model (folder, hub id, "starter-base") of an adapter folder, and its commit."""
     try:
         base, revision = peft_adapters.base_of(adapter)
-    except (OSError, ValueError) as error:
+    except WeightsError as error:
         raise ModelError(f"cannot use the adapter {adapter}: {error}") from error
     if is_folder(base) and peft_adapters.is_adapter(base):
         raise ModelError(f"the base model of the adapter {adapter} is an adapter itself: {base}")
+    if base.startswith(LOCAL) and not is_folder(base):
+        raise ModelError(f"there is no model folder {base}, which the adapter {adapter} needs")
     return base, revision
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from udfs.core.error_lines import one_line
+from udfs.core.weight_files import WeightsError
 from udfs.models.model_config import DType, ModelConfig, ModelError
 
 if TYPE_CHECKING:
@@ -14,10 +16,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def load_context(config: ModelConfig, device: str, threads: int | None) -> Iterator[None]:
-    """Set the number of CPU threads, and turn errors inside the `with` block into a ModelError that
-    names the model."""
+    """Set the number of CPU threads, and turn errors inside the `with` block into a ModelError of
+    one line that names the model.
+
+    All errors: a folder that someone else made can bring out any of them in the libraries that read
+    it. What a bug of this project raised stays in the chain of errors, which `--debug` prints.
+    """
     import torch
-    from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -26,9 +31,18 @@ def load_context(config: ModelConfig, device: str, threads: int | None) -> Itera
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise ModelError(f"model {config.model!r} does not fit on {device}: {error}") from error
-    except (OSError, ValueError, ImportError, AttributeError, SafetensorError) as error:
-        raise ModelError(f"cannot load model {config.model!r}: {error}") from error
+        raise ModelError(
+            f"model {config.model!r} does not fit on {device}: {one_line(error)}"
+        ) from error
+    except ModelError:
+        raise
+    except WeightsError as error:  # which names the folder: the model's, or that of its base
+        raise ModelError(str(error)) from error
+    except BaseException as error:
+        # What panics in the libraries written in Rust (tokenizers) is not even an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"cannot load model {config.model!r}: {one_line(error)}") from error
 
 
 def for_inference(model: torch.nn.Module, device: str) -> torch.nn.Module:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from udfs.core.child_process import ChildError, call_in_child
 from udfs.scoring import number_tree
 from udfs.scoring.number_tree import NumberTree
 from udfs.scoring.prompts import CHAIN_OF_THOUGHT, Prompt
@@ -19,7 +20,7 @@ _QUESTION = "\u241fquestion\u241f"
 
 
 class TemplateError(ValueError):
-    """The model's chat template cannot hold an image, a caption and a question in this order."""
+    """The model's chat template fails, or cannot hold image, caption and question in this order."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,17 @@ def _render(processor: Any, text: str) -> str:
         # LLaVA-1.5's own format, for base models that come without a template.
         return f"USER: {_image_token(processor)}\n{text} ASSISTANT: "
     content = [{"type": "image"}, {"type": "text", "text": text}]
-    return str(
-        processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    turn = [{"role": "user", "content": content}]
+    # A template is a program of the model's author. Jinja's sandbox keeps it from files and from
+    # Python's inner parts, but not from running for hours or from taking all memory.
+    try:
+        return call_in_child(
+            lambda: str(
+                processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+            )
         )
-    )
+    except ChildError as error:
+        raise TemplateError(f"the chat template fails: {error}") from error
 
 
 def _image_token(processor: Any) -> str:

@@ -15,6 +15,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from udfs.core.error_lines import one_line
 from udfs.core.metrics import METRICS
 
 PROMPT_FILE = "mlm_filter.json"
@@ -81,9 +82,15 @@ def load_prompt(folder: str | Path) -> Prompt:
         return Prompt()
     try:
         fields = json.loads(path.read_text("utf-8"))
+        kinds: dict[str, type] = {"questions": list, "max_reason_tokens": int}
+        texts = [("question", text) for text in list(fields["questions"])]
+        for name, value in (*fields.items(), *texts):
+            if not isinstance(value, kinds.get(name, str)):
+                raise PromptError(f"{name} cannot be {value!r:.80}")
         return Prompt(**{**fields, "questions": tuple(fields["questions"])})
-    except (ValueError, KeyError, TypeError) as error:
-        raise PromptError(f"{path}: not a prompt file of this version ({error})") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        said = one_line(error)
+        raise PromptError(f"{path}: not a prompt file of this version ({said})") from error
 
 
 def save_prompt(prompt: Prompt, folder: str | Path) -> None:

@@ -107,8 +107,9 @@ def merge(base: Path, adapter: Path, folder: Path, adapter_card: str) -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     from udfs.core import peft_adapters
+    from udfs.core.checked_weights import load_checked
 
-    model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
+    model = load_checked(AutoModelForImageTextToText, base, dtype=torch.float32)
     merged = peft_adapters.merged(model, adapter)
     merged.save_pretrained(folder)
     AutoProcessor.from_pretrained(base).save_pretrained(folder)

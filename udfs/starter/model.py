@@ -20,6 +20,7 @@ from pathlib import Path
 
 from udfs.core.cache_folder import cache_folder
 from udfs.core.file_locks import lock
+from udfs.core.weight_files import WeightsError
 from udfs.starter import assembly, wheels
 from udfs.starter.wheels import StarterError
 
@@ -139,6 +140,8 @@ def _cached(cache: Path | None, version: str, write: Callable[[Path], None]) -> 
         with lock(cache / f".starter-{version}.lock"):
             if not folder.is_dir():
                 _build(cache, folder, write)
+    except WeightsError as error:  # of the base or the adapter, both of which this package made
+        raise StarterError(f"{error}; remove {cache}, and it is built again") from error
     except OSError as error:
         raise StarterError(
             f"cannot build the starter model in {cache}: {error}. It takes 1.2 GB there; "

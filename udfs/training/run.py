@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from udfs.core.checked_weights import load_checked
 from udfs.training.checkpoints import CHECKPOINTS, TrainingError, last_checkpoint
 from udfs.training.examples import HELD_OUT, Examples, read
 from udfs.training.settings import TrainingSettings
@@ -145,21 +146,20 @@ def _load(run: Run, settings: TrainingSettings, examples: Examples) -> tuple[Any
     from udfs.training.balanced_sampler import BalancedSampler
     from udfs.training.collator import PackedDataset
 
-    options: dict[str, Any] = {"trust_remote_code": False}
-    options |= {"revision": run.revision} if run.revision else {}
+    options: dict[str, Any] = {"revision": run.revision} if run.revision else {}
     dtype = settings.dtype
     if dtype == "auto":
         small = run.device == "cuda" and settings.train.adapter and torch.cuda.is_bf16_supported()
         dtype = "bfloat16" if small else "float32"
-    with load_context(ModelConfig(run.base), run.device, None):
-        processor = AutoProcessor.from_pretrained(run.base, **options)
-        model = AutoModelForImageTextToText.from_pretrained(
-            run.base, dtype=getattr(torch, dtype), use_safetensors=True, **options
-        )
     own = asdict(prompts.load_prompt(find_files(run.base, run.revision).prompt)) | settings.prompt
     own["style"] = settings.style
     prompt = prompts.Prompt(**{**own, "questions": tuple(own["questions"])})
-    template = chat_template.build(processor, prompt)
+    with load_context(ModelConfig(run.base), run.device, None):
+        model = load_checked(
+            AutoModelForImageTextToText, run.base, dtype=getattr(torch, dtype), **options
+        )
+        processor = AutoProcessor.from_pretrained(run.base, trust_remote_code=False, **options)
+        template = chat_template.build(processor, prompt)
     sampler = BalancedSampler(examples, settings.mix, settings.captions_per_item, settings.seed)
     return model, PackedDataset(examples, sampler, processor, template, prompt, settings)
 
@@ -233,9 +233,8 @@ def save(trainer: ScoreTrainer, run: Run) -> None:
     adapter = peft_adapters.is_adapter(output)
     if adapter and run.merge:
         parts = output.rename(output.with_name(f"{output.name}.adapter"))
-        model = AutoModelForImageTextToText.from_pretrained(
-            run.base, dtype="auto", revision=run.revision or "main", use_safetensors=True
-        )
+        options = {"revision": run.revision} if run.revision else {}
+        model = load_checked(AutoModelForImageTextToText, run.base, dtype="auto", **options)
         peft_adapters.merged(model, parts).save_pretrained(output)
         shutil.rmtree(parts)
     elif adapter:

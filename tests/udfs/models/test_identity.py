@@ -81,5 +81,5 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model folder"):
         identity.identity(str(tmp_path / "absent"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match="cannot load"):
+    with pytest.raises(ModelError, match="empty has no config.json"):
         mlm.load(ModelConfig(str(tmp_path / "empty")))
