@@ -1,5 +1,8 @@
-"""Other ways to score: a dual encoder in the same table, and a function in queries."""
+"""Other ways to score: a dual encoder in the same table, and a function in queries. Models that
+cannot score."""
 
+import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from tiny_pairs import GOOD, Score, damaged_rows, good_rows, score_rows, write
 from jobs.core.errors import UsageError
 from jobs.filter import job as filter_job
 from jobs.filter.settings import FilterConfig
+from jobs.score import job as score
 from jobs.tables import delta
 from udfs import spark as udfs_spark
 from udfs.models.model_config import ModelConfig
@@ -84,3 +88,33 @@ def test_the_function_works_in_select_and_sql(
     del expected["latin"]
     assert {row["uid"]: row["itm"] for row in queried} == pytest.approx(expected, abs=1e-4)
     assert {row["status"] for row in queried} == {"ok", "bad_image"}
+
+
+def test_weights_that_are_not_the_models_own_are_one_line_and_exit_code_2(
+    spark: SparkSession, scoring_model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    pairs = write(spark, tmp_path / "pairs", good_rows(2), files=1)
+    broken = Path(shutil.copytree(scoring_model, tmp_path / "broken"))
+    tensors = load_file(broken / "model.safetensors")
+    save_file({name: tensors[name] for name in sorted(tensors)[10:]}, broken / "model.safetensors")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    base = {"base_model_name_or_path": scoring_model, "peft_type": "LORA"}
+    (adapter / "adapter_config.json").write_text(json.dumps(base))
+    (adapter / "adapter_model.bin").write_bytes(b"a pickle")
+
+    def refused(model: Path) -> str:
+        """What is printed for people, without the lines that every run prints."""
+        scores = str(tmp_path / f"scores-{model.name}")
+        capfd.readouterr()
+        assert score.main(["--pairs", pairs, "--scores", scores, "--model", str(model)]) == 2
+        out, err = capfd.readouterr()
+        assert json.loads(out.splitlines()[-1])["status"] == "usage_error"
+        assert "Traceback" not in err
+        (line,) = [line for line in err.splitlines() if line.startswith("mlm-filter score: ")]
+        return line
+
+    assert f"the model {broken} lacks 10 of its 64 tensors (lm_head.weight, " in refused(broken)
+    assert f"{adapter} has pickled weights only (adapter_model.bin)" in refused(adapter)
