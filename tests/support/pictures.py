@@ -21,6 +21,12 @@ def photo(seed: int, width: int = 240, height: int = 180) -> Image.Image:
     return rough.resize((width, height), Image.Resampling.BICUBIC)
 
 
+def noise(width: int, height: int, seed: int) -> Image.Image:
+    """A picture no two of whose parts are alike."""
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     """The bytes of an image file of this format."""
     out = io.BytesIO()

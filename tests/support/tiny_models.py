@@ -16,6 +16,20 @@ CHAT = (
     "{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+SQUARE = {"height": 32, "width": 32}
+TILES: dict[str, Any] = {
+    "size": SQUARE,
+    "crop_to_patches": True,
+    "min_patches": 1,
+    "max_patches": 4,
+}
+"""Of an image processor that cuts a picture into squares."""
 
 
 def tokenizer(extra: tuple[str, ...] = (), merges: bool = False, **named: str) -> Any:
@@ -47,19 +61,20 @@ def tokenizer(extra: tuple[str, ...] = (), merges: bool = False, **named: str) -
 
 
 def text_config(config: type[Any], tok: Any, **more: Any) -> Any:
-    return config(
-        vocab_size=len(tok),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        pad_token_id=tok.pad_token_id,
-        bos_token_id=tok.bos_token_id,
-        eos_token_id=tok.eos_token_id,
-        **more,
-    )
+    """A tiny language model's configuration; `more` adds values or replaces them."""
+    sizes = {
+        "vocab_size": len(tok),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "pad_token_id": tok.pad_token_id,
+        "bos_token_id": tok.bos_token_id,
+        "eos_token_id": tok.eos_token_id,
+    }
+    return config(**sizes | more)
 
 
 def save(model_type: type[Any], config: Any, processor: Any, folder: Path) -> Path:
