@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from pathlib import Path
 
 from udfs.core import peft_adapters
 from udfs.core.error_lines import one_line
 from udfs.models.dual_encoder import is_dual_encoder
 from udfs.models.model_config import ModelConfig, ModelError
-from udfs.models.model_files import LOCAL, base_of_adapter, is_folder, prompt_folder
+from udfs.models.model_files import (
+    LOCAL,
+    base_of_adapter,
+    find_files,
+    folder_with,
+    is_folder,
+    prompt_folder,
+)
 from udfs.scoring import dual_encoder_scorer, prompts
 from udfs.starter import model as starter
 
@@ -18,6 +26,14 @@ CARD_SUFFIXES = (".md", ".png")
 REPORT_FILES = ("evaluation.json", "history.json", "matching.json", "recipe.json")
 """What `finetune` and `evaluate` write about a model, beside its weights. These files do not affect
 scores, so they are not part of the scorer's id: a new card does not require scoring again."""
+
+VERSION = "1"
+VERSIONS = dict.fromkeys(
+    ("gemma3", "gemma4", "lfm2_vl", "molmo2", "qwen3_5", "qwen3_5_moe"),
+    "2",  # wrong before: in bfloat16, Molmo 2 in any dtype
+)
+"""Part of a scorer's hash, by family (`model_type`) where it is not VERSION: raise it with every
+change that changes the scores of a family, so that they are not taken for those of before."""
 
 
 @functools.cache
@@ -66,8 +82,20 @@ def scorer_id(config: ModelConfig) -> str:
         prompt = prompts.load_prompt(prompt_folder(folder, commit)).version()
     except prompts.PromptError as error:
         raise ModelError(str(error)) from error
-    parts = (content, prompt, config.dtype, str(config.max_caption_tokens), "1")
-    return _hash(parts)
+    version = VERSIONS.get(_family(config.model, commit), VERSION)
+    return _hash((content, prompt, config.dtype, str(config.max_caption_tokens), version))
+
+
+def _family(model: str, revision: str | None) -> str:
+    """The `model_type` of a model, or of an adapter's base; empty where its config cannot be read,
+    which loading will report."""
+    files = find_files(model, revision)
+    try:
+        path = folder_with("config.json", files.weights, files.load_options.get("revision"))
+        config = json.loads((path / "config.json").read_text("utf-8"))
+        return str(config.get("model_type", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _hash(parts: tuple[str, ...]) -> str:

@@ -15,6 +15,9 @@ from udfs.scoring import number_tree
 from udfs.scoring.number_tree import NumberTree
 from udfs.scoring.prompts import CHAIN_OF_THOUGHT, Prompt
 
+APPENDED = {"PaliGemmaProcessor": "\n"}
+"""What a processor writes at the end of a prompt on its own."""
+
 _CAPTION = "\u241fcaption\u241f"  # a placeholder while the template is rendered
 _QUESTION = "\u241fquestion\u241f"
 
@@ -67,6 +70,11 @@ def plain_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
     return encode
 
 
+def appended_by(processor: Any) -> str:
+    """What the processor writes at the end of a prompt on its own, or an empty string."""
+    return APPENDED.get(type(processor).__name__, "")
+
+
 def build(processor: Any, prompt: Prompt) -> Template:
     """Render the processor's chat template with `prompt` and split it at caption and question.
 
@@ -76,6 +84,7 @@ def build(processor: Any, prompt: Prompt) -> Template:
     rendered = _render(processor, f"{prompt.before}{_CAPTION}{prompt.after}{_QUESTION}")
     head, _, rest = rendered.partition(_CAPTION)
     after, _, tail = rest.partition(_QUESTION)
+    tail += appended_by(processor)
     image_token = _image_token(processor)
     if not rest or head.count(image_token) != 1:
         raise TemplateError("the chat template must put one image before the text")

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from udfs.scoring.chat_template import Template
+from udfs.scoring.chat_template import Template, appended_by
 from udfs.scoring.token_tree import ROOT, TokenTree
 
 if TYPE_CHECKING:
@@ -93,30 +93,33 @@ def encode_head(processor: Any, template: Template, picture: Any) -> Row:
 
     Raises ValueError for a picture of more than MAX_HEAD_TOKENS, and what the processor raises.
     """
-    out = processor(
-        text=[template.head],
-        images=[[picture]],
-        return_tensors="pt",
-        add_special_tokens=template.begins,
-    )
-    row = split_outputs(out)
+    row = encode(processor, template.head, picture, template.begins)
     if len(row.ids) > MAX_HEAD_TOKENS:
         raise ValueError(f"the picture takes {len(row.ids)} tokens")
     return row
 
 
-def split_outputs(out: Any) -> Row:
-    """A processor's outputs for one text: its tokens, what has one value a token, and the rest."""
+def encode(processor: Any, text: str, picture: Any | None, begins: bool) -> Row:
+    """What the processor makes of a text and the picture in it, if there is one: tokens, outputs
+    with one value a token, and the rest. `begins`: the tokenizer adds its BOS token.
+
+    A line break that the processor appends (PaliGemma's) is taken off: this text goes on.
+    """
+    images = None if picture is None else [[picture]]
+    out = processor(text=[text], images=images, return_tensors="pt", add_special_tokens=begins)
     ids = out["input_ids"]
+    end: int | None = None
+    if appended := appended_by(processor):
+        end = -len(processor.tokenizer(appended, add_special_tokens=False)["input_ids"])
     per_token: dict[str, Tensor] = {}
     pixels: dict[str, Tensor] = {}
     for name, value in out.items():
         if name not in NOT_FOR_SCORING:
             if value.shape == ids.shape:
-                per_token[name] = value[0]
+                per_token[name] = value[0, :end]
             else:
                 pixels[name] = value
-    return Row(ids[0], per_token, pixels)
+    return Row(ids[0, :end], per_token, pixels)
 
 
 def collate(rows: list[Row], length: int, device: Any, dtype: Any) -> Batch:

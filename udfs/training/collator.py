@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from udfs.core.metrics import METRICS
 from udfs.inputs import captions, images
 from udfs.scoring.chat_template import Template
-from udfs.scoring.packing import Row, encode_head, join_pictures, split_outputs
+from udfs.scoring.packing import Row, encode, encode_head, join_pictures
 from udfs.scoring.prompts import CHAIN_OF_THOUGHT, Prompt
 from udfs.scoring.token_tree import ROOT, TokenTree
 from udfs.training.balanced_sampler import BalancedSampler, Item
@@ -111,12 +111,11 @@ class PackedDataset:
         return [*ids[: self.prompt.max_reason_tokens], tokenizer.eos_token_id]
 
     def _conversation(self, index: int, picture: Any) -> PackedItem:
-        out, is_answer = _encode_conversation(
+        row, is_answer = _encode_conversation(
             self.processor, self.examples.conversations[index].turns, picture
         )
-        ids, is_answer = out["input_ids"][0][:MAX_TOKENS], is_answer[:MAX_TOKENS]
+        ids, is_answer = row.ids[:MAX_TOKENS], is_answer[:MAX_TOKENS]
         first = int(is_answer.argmax())  # all before the first answer is the head
-        row = split_outputs(out)
         per_token = {name: value[:first] for name, value in row.per_token.items()}
         packed = PackedItem(Row(ids[:first], per_token, row.pixels), TokenTree())
         packed.tree.extend(ROOT, ids[first:].tolist(), answer=True)
@@ -135,7 +134,7 @@ def _predict(packed: PackedItem, before: int, end: int) -> None:
 
 def _encode_conversation(
     processor: Any, turns: Sequence[tuple[str, str]], picture: Any | None
-) -> tuple[Any, NDArray[np.bool_]]:
+) -> tuple[Row, NDArray[np.bool_]]:
     """What the processor makes of a conversation, and which tokens (L,) the assistant says: general
     visual instructions, so that a model keeps its other skills (the paper mixes 46,000 of them with
     4,000 answers about quality, arXiv 2403.02677, section 3.3).
@@ -148,13 +147,13 @@ def _encode_conversation(
         image = [{"type": "image"}] if picture is not None and number == 0 else []
         messages.append({"role": role, "content": [*image, {"type": "text", "text": text}]})
     whole = _encode(processor, messages, picture, answering=False)
-    ids = whole["input_ids"][0].tolist()
+    ids = whole.ids.tolist()
     is_answer = np.zeros(len(ids), dtype=np.bool_)
     for number, (role, _) in enumerate(turns):
         if role != "assistant":
             continue
         start, end = (
-            _encode(processor, messages[:stop], picture, answering)["input_ids"][0].tolist()
+            _encode(processor, messages[:stop], picture, answering).ids.tolist()
             for stop, answering in ((number, True), (number + 1, False))
         )
         if ids[: len(start)] != start or ids[: len(end)] != end:
@@ -165,15 +164,10 @@ def _encode_conversation(
 
 def _encode(
     processor: Any, messages: Sequence[dict[str, Any]], picture: Any | None, answering: bool
-) -> Any:
+) -> Row:
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=answering)
     bos = getattr(processor.tokenizer, "bos_token", None)
-    return processor(
-        text=[text],
-        images=None if picture is None else [[picture]],
-        return_tensors="pt",
-        add_special_tokens=not (bos and text.startswith(bos)),
-    )
+    return encode(processor, text, picture, not (bos and text.startswith(bos)))
 
 
 def collate(items: Sequence[PackedItem]) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import Any
 from udfs.training.settings import Parts, TrainingSettings
 
 PROJECTORS = (
-    "multi_modal_projector",  # LLaVA, LLaVA-NeXT, LLaVA-OneVision, InternVL, Gemma 3, Mistral 3
+    "multi_modal_projector",  # LLaVA's kind, InternVL, Gemma 3, Mistral 3, Molmo 2, PaliGemma
     "connector",  # Idefics3, SmolVLM
     "merger",  # Qwen2-VL, Qwen2.5-VL, Qwen3-VL
     "deepstack_merger_list",  # Qwen3-VL
     "aligner",  # DeepSeek-VL
+    "embed_vision",  # Gemma 4
 )
 """What families call the layers between vision tower and language model."""
 

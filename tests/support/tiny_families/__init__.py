@@ -7,6 +7,7 @@ glm.py           GLM-4V
 hugging_face.py  Idefics2 and SmolVLM; SmolVLM's processor needs num2words (the extra `smolvlm`)
 internvl.py      InternVL 3.5
 liquid.py        LFM2-VL
+llama.py         Llama 4
 llava.py         LLaVA with SigLIP and Qwen2, LLaVA-NeXT, LLaVA-OneVision
 mistral.py       Mistral 3, Pixtral
 molmo.py         Molmo 2
@@ -30,6 +31,7 @@ from tiny_families import (
     hugging_face,
     internvl,
     liquid,
+    llama,
     llava,
     mistral,
     molmo,
@@ -52,6 +54,10 @@ TRAINED: dict[str, Builder] = tiny_models.FAMILIES | {
         qwen.qwen3_vl,
         gemma.gemma3,
         mistral.mistral3,
+        gemma.gemma4_bidirectional,
+        molmo.molmo2,
+        paligemma.paligemma,
+        qwen.qwen3_5,
     )
 }
 """The families that tests fine-tune, by name."""
@@ -60,15 +66,11 @@ FAMILIES: dict[str, Builder] = TRAINED | {
     make.__name__: make
     for make in (
         qwen.qwen3_vl_moe,
-        qwen.qwen3_5,
         qwen.qwen3_5_moe,
         gemma.gemma3_wide_window,
         gemma.gemma4,
-        gemma.gemma4_bidirectional,
         gemma.gemma4_shared_keys,
-        paligemma.paligemma,
         paligemma.paligemma2,
-        molmo.molmo2,
         liquid.lfm2_vl,
         glm.glm4v,
         ovis.ovis2,
@@ -77,6 +79,7 @@ FAMILIES: dict[str, Builder] = TRAINED | {
         cohere.cohere2_vision,
         hugging_face.idefics2,
         mistral.pixtral,
+        llama.llama4,
     )
 }
 """Every family that this project can build without a hub, by name."""

@@ -35,6 +35,16 @@ def test_a_models_own_prompt_is_used_and_changes_the_scorer(llava: Path, tmp_pat
         mlm.load(ModelConfig(str(model)))
 
 
+def test_a_family_that_was_scored_wrongly_is_another_scorer_now(
+    llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = identity.scorer_id(ModelConfig(str(llava)))
+    monkeypatch.setitem(identity.VERSIONS, "llava", "2")
+    assert identity.scorer_id(ModelConfig(str(llava))) != before
+    assert {"gemma3", "gemma4", "lfm2_vl", "molmo2", "qwen3_5"} <= identity.VERSIONS.keys()
+    assert identity.scorer_id(ModelConfig("starter")) == "abf3075bad98"
+
+
 def test_files_that_describe_a_model_are_not_part_of_its_id(llava: Path, tmp_path: Path) -> None:
     import shutil
 

@@ -184,7 +184,8 @@ def prefix_positions(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Positions of the prefix, (B, P) or (3, B, P), and the first one after it, (B,)."""
     import torch
 
-    core = unwrapped(model).model
+    base = unwrapped(model)
+    core = getattr(base, "model", base)
     if hasattr(core, "get_rope_index"):  # as in Qwen2-VL: positions in 3 dimensions
         positions, _ = core.get_rope_index(
             input_ids=batch.ids,

@@ -133,6 +133,8 @@ def first_layers(model: Any, dtype: Any) -> Iterator[None]:
     FEWEST_LAYERS), in `dtype`. Takes memory for a copy of what is converted, and leaves the model
     as it was."""
     decoder, training = model.get_decoder(), model.training
+    while not hasattr(decoder, "layers"):  # Llama 4 names its causal model here
+        decoder = decoder.model
     layers = decoder.layers
     weights = [(weight, weight.data) for weight in model.parameters()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]

@@ -43,7 +43,7 @@ WAYS = {
     "gemma4_bidirectional": "one_pass",
     "gemma4_shared_keys": "one_pass",
     "paligemma": "question_passes",
-    "paligemma2": "four_passes",
+    "paligemma2": "question_passes",
     "molmo2": "one_pass",
     "lfm2_vl": "prefix_cache",
     "glm4v": "one_pass",
@@ -53,6 +53,7 @@ WAYS = {
     "cohere2_vision": "one_pass",
     "idefics2": "one_pass",
     "pixtral": "one_pass",
+    "llama4": "one_pass",
 }
 LARGEST_GAPS = {"float32": 1e-4, "bfloat16": 0.1}  # points
 SAME = 1e-5  # points: rounding in float32
@@ -128,25 +129,25 @@ def plain_scores(scorer: Scorer, picture: Image.Image, caption: str) -> list[flo
     the project packs, pads, masks, caches, selects and reads from a tree of numbers is not used.
     """
     prompt = scorer.prompt
-    content = [{"type": "image"}, {"type": "text", "text": f"{prompt.before}CAPTION"}]
-    rendered = scorer.processor.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
-    head, tail = rendered.split("CAPTION")
-    copies = len(BEGUN)
-    out = scorer.processor(text=[head] * copies, images=[[picture]] * copies, return_tensors="pt")
     return [
-        _expectation(*_digits(scorer, out, f"{caption}{prompt.after}{question}{tail}"))
+        _expectation(*_digits(scorer, picture, f"{prompt.before}{caption}{prompt.after}{question}"))
         for question in prompt.questions
     ]
 
 
-def _digits(scorer: Scorer, out: Any, text: str) -> tuple[Array, Array, Array]:
+def _digits(scorer: Scorer, picture: Image.Image, text: str) -> tuple[Array, Array, Array]:
     """Probabilities of the ten digits where the number begins (10,), as if there were no other
-    token; after each of 1 to 9 (9, 10); and after each of BEGUN (9, 10). The sequences are a
-    processor's outputs for as many copies of a picture, and the text after it."""
-    encode, model = scorer.processor.tokenizer, scorer.model
-    rest = encode([f"{text}{number}" for number in BEGUN], add_special_tokens=False)["input_ids"]
+    token; after each of 1 to 9 (9, 10); and after each of BEGUN (9, 10). The sequences are what the
+    processor makes of the whole prompt, as often as needed, and the digits after it."""
+    encode, model, copies = scorer.processor.tokenizer, scorer.model, len(BEGUN)
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    rendered = scorer.processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    out = scorer.processor(
+        text=[rendered] * copies, images=[[picture]] * copies, return_tensors="pt"
+    )
+    rest = encode(BEGUN, add_special_tokens=False)["input_ids"]
     ids = torch.cat([out["input_ids"], torch.tensor(rest)], dim=1)
     inputs: dict[str, Any] = {"attention_mask": torch.ones_like(ids)}
     for name in set(out) - {"input_ids", "attention_mask", "labels"}:
