@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 
 def walk_files(root: str) -> Iterator[str]:
-    """Paths of all regular files below `root`, in the order of their names; what begins with a dot,
-    as tools' own files do, is passed over.
+    """Paths of all regular files below `root`, folder by folder in the order of their names.
 
     Links to folders are followed; a folder that links lead to again is not read again, so that a
     loop ends. Paths are as one would write them, through the links.
@@ -20,8 +19,8 @@ def walk_files(root: str) -> Iterator[str]:
             folders.clear()
             continue
         seen.add((info.st_dev, info.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders.sort()
         for name in sorted(names):
             path = os.path.join(folder, name)
-            if not name.startswith(".") and os.path.isfile(path):
+            if os.path.isfile(path):
                 yield path

@@ -130,8 +130,8 @@ def padding_within(model: Any) -> str | None:
 @contextmanager
 def first_layers(model: Any, dtype: Any) -> Iterator[None]:
     """The model cut to its first layers, as many as hold every kind of layer that it has (at least
-    FEWEST_LAYERS), in `dtype`; convolutions on a GPU in true float32. Takes memory for a copy of what
-    is converted, and leaves the model as it was."""
+    FEWEST_LAYERS), in `dtype`, on a GPU without TF32. Takes memory for a copy of what is converted,
+    and leaves the model as it was."""
     from torch.backends import cudnn
 
     decoder, training = model.get_decoder(), model.training
