@@ -1,6 +1,11 @@
 """Images and captions from files or tables -> a pairs table.
 
-job.py            settings, `run` and `main`
-sources.py        reads Parquet, Delta, tars, folders of images, the sample pairs
-image_folders.py  matches the images in a folder with the captions in a table
+job.py             `run` and `main`
+settings.py        the job's settings
+source_columns.py  a source's rows, and the names that its columns get
+table_sources.py   reads Parquet and Delta
+folder_source.py   reads a folder of images and a table of captions
+tar_source.py      reads WebDataset tars
+sample_source.py   the sample pairs
+image_folders.py   matches the images in a folder with the captions in a table
 """

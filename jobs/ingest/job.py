@@ -11,77 +11,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any
 
-from pydantic import Field, model_validator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from ..core import job_runner
 from ..core.errors import UsageError
-from ..core.settings import JobConfig
 from ..tables import delta
 from ..tables.pairs import PAIRS, PAIRS_KEYS
-from . import sources
+from . import folder_source, sample_source, table_sources, tar_source
+from .settings import IngestConfig
+from .source_columns import Columns, Source
 
 
-class IngestConfig(JobConfig):
-    """Make a pairs table from images and captions; --source says in which form they come."""
-
-    source: Literal["folder", "parquet", "delta", "webdataset", "samples"] = Field(
-        description="form of the input: a folder of images with a file of captions; Parquet or "
-        "Delta with the images' bytes; tars written by img2dataset; the built-in sample pairs"
-    )
-    output: str = Field(description="pairs table to write: a path or catalog.schema.table")
-    input: str | None = Field(
-        default=None, description="folder, file or table to read (not for samples)"
-    )
-    captions: str | None = Field(
-        default=None, description="captions of --source folder: .csv, .tsv, .jsonl or .parquet"
-    )
-    image_column: str = Field(default="image", description="column with the bytes of the image")
-    caption_column: str = Field(default="caption", description="column with the caption")
-    uid_column: str | None = Field(
-        default=None, description="column with the key of the pair (default: uid, else a hash)"
-    )
-    path_column: str | None = Field(
-        default=None,
-        description="column with the image's path: how --source folder finds the file; in other "
-        "sources it becomes source_path (default: file_name, file, path ...; source_path)",
-    )
-    mode: Literal["error", "overwrite", "append"] = Field(
-        default="error",
-        description="if the output exists: stop; replace it; or add the pairs that it does not "
-        "have yet (by uid, image and caption)",
-    )
-
-    @model_validator(mode="after")
-    def _check_options(self) -> Self:
-        if self.source != "samples" and self.input is None:
-            raise ValueError(f"--source {self.source} needs --input")
-        if self.source == "folder" and self.captions is None:
-            raise ValueError("--source folder needs --captions, a table of file names and captions")
-        if self.source != "folder" and self.captions is not None:
-            raise ValueError(f"--captions is for --source folder, not for {self.source}")
-        return self
-
-
-def open_source(spark: SparkSession, config: IngestConfig) -> sources.Source:
+def open_source(spark: SparkSession, config: IngestConfig) -> Source:
     """The rows of the source that `config` names, as they are."""
-    columns = sources.Columns(
+    columns = Columns(
         config.image_column, config.caption_column, config.uid_column, config.path_column
     )
     location = config.input or ""
     if config.source == "folder":
-        return sources.folder(spark, location, config.captions or "", columns)
+        return folder_source.folder(spark, location, config.captions or "", columns)
     if config.source == "parquet":
-        return sources.parquet(spark, location, columns)
+        return table_sources.parquet(spark, location, columns)
     if config.source == "delta":
-        return sources.delta(spark, location, columns)
+        return table_sources.delta(spark, location, columns)
     if config.source == "webdataset":
-        return sources.webdataset(spark, location)
-    return sources.samples(spark)
+        return tar_source.webdataset(spark, location)
+    return sample_source.samples(spark)
 
 
 def to_pairs(frame: DataFrame, fill_uid: bool = False) -> DataFrame:
@@ -191,7 +150,7 @@ def _empty_folder(path: str) -> bool:
     return os.path.isdir(path) and not os.listdir(path)
 
 
-def _dry_run(pairs: DataFrame, source: sources.Source, config: IngestConfig) -> dict[str, Any]:
+def _dry_run(pairs: DataFrame, source: Source, config: IngestConfig) -> dict[str, Any]:
     job_runner.say(f"would write to {config.output} (dry run: nothing is written):")
     for column in pairs.schema:
         job_runner.say(f"  {column.name} {column.dataType.simpleString()}")

@@ -25,6 +25,7 @@ from ..core.settings import JobConfig
 from ..filter import job as filter_job
 from ..filter.settings import FilterConfig
 from ..ingest import job as ingest
+from ..ingest.settings import IngestConfig
 from ..report import job as report
 from ..score import job as score
 from ..score.settings import ScoreConfig
@@ -51,7 +52,7 @@ def run(spark: SparkSession, config: QuickstartConfig) -> dict[str, Any]:
         return {"dry_run": True, "output": str(folder)}
     say("[1/4] ingest: the sample pairs")
     ingested = ingest.run(
-        spark, ingest.IngestConfig(source="samples", output=tables["pairs"], mode="append")
+        spark, IngestConfig(source="samples", output=tables["pairs"], mode="append")
     )
     say("[2/4] score: four metrics per pair, in one pass through the model")
     scored = score.run(

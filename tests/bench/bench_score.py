@@ -109,15 +109,16 @@ def main() -> int:
     os.environ["MLM_FILTER_MASTER"] = f"local[{THREADS}]"
     from jobs.core.session import get_spark
     from jobs.ingest import job as ingest
+    from jobs.ingest.settings import IngestConfig
     from udfs.models import mlm
     from udfs.models.model_config import ModelConfig
 
     spark, _ = get_spark("bench")
     with tempfile.TemporaryDirectory() as scratch:
         config = {"source": "samples", "output": f"{scratch}/pairs", "limit": options.rows}
-        rows = ingest.run(spark, ingest.IngestConfig(**config))["rows"]
+        rows = ingest.run(spark, IngestConfig(**config))["rows"]
         warm = {"source": "samples", "output": f"{scratch}/warm", "limit": 16}
-        ingest.run(spark, ingest.IngestConfig(**warm))
+        ingest.run(spark, IngestConfig(**warm))
         pairs = pairs_of(spark, f"{scratch}/pairs", rows)
         scorer = mlm.load(ModelConfig(), "cpu", THREADS)
         loop_seconds(scorer, pairs[:16])

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 
 from jobs.export.job import ExportConfig, main, run
 from jobs.ingest import job as ingest
+from jobs.ingest.settings import IngestConfig
 from jobs.tables import delta
 from jobs.tables.pairs import PAIRS_KEYS
 from jobs.tables.scores import SCORES_TABLE
@@ -77,7 +78,7 @@ def tables(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tab
     make_tar(folder / "tars/00000002.tar", range(13, 14))  # a copy
     pairs, scores, selection = (str(folder / name) for name in ("pairs", "scores", "selection"))
     config = {"source": "webdataset", "input": str(folder / "tars"), "output": pairs}
-    ingest.run(spark, ingest.IngestConfig.model_validate(config))
+    ingest.run(spark, IngestConfig.model_validate(config))
     repetitions = {uid(n): (0, 1, 3, 1)[n % 4] for n in range(14)}
     scored, selected, seen = [], [], set()
     for row in delta.read(spark, pairs).orderBy("uid", "source_path").collect():
@@ -199,7 +200,7 @@ def test_webdataset(
     assert hashes == sorted(hashes)
     sizes = [json.loads(p.read_text())["successes"] for p in sorted(folder.glob("*_stats.json"))]
     assert sizes == [5] * (total // 5) + [total % 5] * bool(total % 5)
-    back = ingest.IngestConfig.model_validate(
+    back = IngestConfig.model_validate(
         {"source": "webdataset", "input": str(folder), "output": str(tables.folder / "back")}
     )
     summary = ingest.run(spark, back)

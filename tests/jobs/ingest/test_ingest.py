@@ -15,8 +15,8 @@ from tiny_tars import img2dataset, write_tar
 
 from jobs.core.errors import UsageError
 from jobs.ingest import job as ingest
-from jobs.ingest import sources
-from jobs.ingest.job import IngestConfig
+from jobs.ingest import sample_source
+from jobs.ingest.settings import IngestConfig
 from jobs.tables import delta
 from jobs.tables.pairs import PAIRS
 
@@ -274,4 +274,4 @@ def test_samples_without_their_wheel_are_bad_usage(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install"):
-        sources.samples(spark)
+        sample_source.samples(spark)

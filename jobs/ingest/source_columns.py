@@ -1,0 +1,97 @@
+"""A source's rows, and the names that its columns get in a pairs table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from ..core.errors import UsageError
+from ..core.settings import nearest
+from ..tables import delta as delta_tables
+
+RESERVED = ("uid", "image", "caption", "source_path", "read_error")
+"""Names with a meaning in a pairs table; a source's own columns of these names are renamed."""
+
+DERIVED = ("image_sha", "caption_sha")
+"""Computed columns of a pairs table; a source's own columns of these names are dropped."""
+
+LEFT_OUT = "_left_out"
+"""The column of a source's frame that says of a row why it is left out; see `Source.reasons`."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the source's columns; None: the usual name, if there is such a column."""
+
+    image: str = "image"
+    caption: str = "caption"
+    uid: str | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The rows of a source of pairs, and what is known about it.
+
+    Attributes:
+        frame: the rows.
+        rows: how many there are, if that is known without reading them.
+        fill_uid: null uids are filled in, since only some data sets of this kind have uids.
+        notes: what to report about the source, for the line of JSON.
+        reasons: why rows of `frame` may be left out, in words. Such rows have a struct `reason`
+            (one of these) and `example` (a name that tells the user which) in the column LEFT_OUT,
+            null in all other rows.
+        left_out: what has been left out of `frame` already: counts and an example by reason.
+        rejects: the same, row by row: `reason` and `example`.
+    """
+
+    frame: DataFrame
+    rows: int | None = None
+    fill_uid: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    left_out: dict[str, tuple[int, str]] = field(default_factory=dict)
+    rejects: DataFrame | None = None
+
+
+def find_column(frame: DataFrame, wanted: str, option: str, source_name: str) -> str:
+    """The column called `wanted`, in any case. Raises UsageError, which names the most similar."""
+    if wanted in frame.columns:
+        return wanted
+    matches = [name for name in frame.columns if name.lower() == wanted.lower()]
+    if len(matches) == 1:
+        return matches[0]
+    guess = nearest(wanted, frame.columns)
+    hint = f"did you mean {guess}?" if guess else f"choose with {option}"
+    raise UsageError(
+        f"{source_name} has no column {wanted}; {hint} (it has {', '.join(frame.columns)})"
+    )
+
+
+def uid_column(frame: DataFrame, wanted: str | None, source_name: str) -> str | None:
+    """The column of keys: the wanted one, else `uid` if there is one, in any case."""
+    if wanted:
+        return find_column(frame, wanted, "--uid-column", source_name)
+    return "uid" if "uid" in frame.columns else None
+
+
+def rename_columns(frame: DataFrame, roles: Mapping[str, str | None]) -> DataFrame:
+    """The columns in `roles` (new name -> old name or None) under their new names, then all others.
+
+    Other columns whose name has a meaning in a pairs table become `<name>_input`.
+    """
+    taken = {name.lower() for name in (*frame.columns, *RESERVED)}
+    columns = [F.col(delta_tables.quoted(old)).alias(new) for new, old in roles.items() if old]
+    for name in frame.columns:
+        new = name
+        if name in roles.values() or name.lower() in DERIVED:
+            continue
+        if name.lower() in RESERVED:
+            new = delta_tables.free_name(f"{name}_input", taken)
+            taken.add(new.lower())
+        columns.append(F.col(delta_tables.quoted(name)).alias(new))
+    return frame.select(*columns)
