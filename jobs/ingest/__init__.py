@@ -2,6 +2,8 @@
 
 job.py             `run` and `main`
 settings.py        the job's settings
+caption_lists.py   lists of captions -> a caption a row
+left_out.py        counts what is left out, and writes the table of it
 source_columns.py  a source's rows, and the names that its columns get
 table_sources.py   reads Parquet and Delta
 folder_source.py   reads a folder of images and a table of captions

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -22,6 +22,8 @@ from ..core.errors import UsageError
 from ..tables import delta
 from ..tables.pairs import PAIRS, PAIRS_KEYS
 from . import folder_source, sample_source, table_sources, tar_source
+from .caption_lists import check_caption, one_caption_per_row
+from .left_out import LeftOut, say_left_out
 from .settings import IngestConfig
 from .source_columns import Columns, Source
 
@@ -43,14 +45,21 @@ def open_source(spark: SparkSession, config: IngestConfig) -> Source:
     return sample_source.samples(spark)
 
 
-def to_pairs(frame: DataFrame, fill_uid: bool = False) -> DataFrame:
+def to_pairs(
+    frame: DataFrame, fill_uid: bool = False, captions: Literal["all", "first"] = "all"
+) -> DataFrame:
     """The columns of PAIRS from `image`, `caption`, `source_path` and maybe `uid`; then all others.
 
     The hashes are over bytes; a missing image or caption has the hash of no bytes. If there is no
     column `uid`, it is the first 32 digits of a hash over image hash, caption hash and source path;
     with `fill_uid`, null uids are filled in the same way. Text is never decoded: Parquet's strings
-    may hold anything.
+    may hold anything. Lists of captions become rows, `captions` says how.
     """
+    if "uid" in frame.columns:
+        binary = isinstance(frame.schema["uid"].dataType, T.BinaryType)
+        frame = frame.withColumn("uid", F.lower(F.hex("uid")) if binary else F.col("uid"))
+        frame = frame.withColumn("uid", F.col("uid").cast("string"))
+    frame = one_caption_per_row(frame, captions)
     for name in ("image", "caption"):
         column = F.col(name) if name == "image" else F.col(name).cast("string")
         content = F.coalesce(column.cast("binary"), F.lit(b""))
@@ -59,14 +68,9 @@ def to_pairs(frame: DataFrame, fill_uid: bool = False) -> DataFrame:
     path = F.coalesce("source_path", F.lit(""))
     generated = F.substring(F.sha2(F.concat("image_sha", "caption_sha", path), 256), 1, 32)
     if "uid" not in frame.columns:
-        uid = generated
+        frame = frame.withColumn("uid", generated)
     elif fill_uid:
-        uid = F.coalesce("uid", generated)
-    elif isinstance(frame.schema["uid"].dataType, T.BinaryType):
-        uid = F.lower(F.hex("uid"))
-    else:
-        uid = F.col("uid").cast("string")
-    frame = frame.withColumn("uid", uid)
+        frame = frame.withColumn("uid", F.coalesce("uid", generated))
     extra = [name for name in frame.columns if name not in PAIRS.names]
     ordered = frame.select(*PAIRS.names, *(delta.quoted(name) for name in extra))
     return delta.commented(delta.storable(ordered), PAIRS)
@@ -102,7 +106,10 @@ def run(spark: SparkSession, config: IngestConfig) -> dict[str, Any]:
     source = open_source(spark, config)
     for name, value in source.notes.items():
         job_runner.say(f"{name.replace('_', ' ')}: {value}")
-    pairs = to_pairs(source.frame, source.fill_uid)
+    where = config.captions or config.input or config.source
+    check_caption(source.frame.schema["caption"].dataType, config.caption_column, where)
+    left_out = LeftOut(source)
+    pairs = to_pairs(left_out.frame, source.fill_uid, config.captions_per_image)
     if config.limit is not None:
         pairs = pairs.limit(config.limit)
     if config.dry_run:
@@ -117,8 +124,13 @@ def run(spark: SparkSession, config: IngestConfig) -> dict[str, Any]:
     counts = summarize(delta.read(spark, config.output))
     version = delta.version(spark, config.output)
     added = counts["rows"] - rows_before
-    job_runner.say(f"{added} rows added to {config.output}, version {version}")
+    job_runner.say(f"{added:,} rows added to {config.output}, version {version}")
+    reasons = left_out.counts()
+    say_left_out(reasons)
+    if config.rejects is not None:
+        left_out.write(config.rejects)
     summary = {"rows_added": added} | counts | source.notes
+    summary["left_out"] = {reason: count for reason, (count, _) in reasons.items()}
     for name in ("rows_without_image", "rows_without_caption", "duplicate_uids", "read_errors"):
         if counts[name]:
             job_runner.say(
