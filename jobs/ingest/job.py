@@ -87,7 +87,8 @@ def summarize(pairs: DataFrame) -> dict[str, int]:
     """Row counts over a pairs table, without reading an image."""
     empty_hash = F.sha2(F.lit(b""), 256)
     has_read_errors = "read_error" in pairs.columns
-    blank = F.coalesce(F.trim("caption"), F.lit("")) == ""
+    # As `udfs.inputs.captions.clean`: what shows nothing is no caption.
+    blank = F.coalesce(F.col("caption").rlike(r"^[\s\p{Z}\p{Cf}\p{Cc}]*$"), F.lit(True))
     row = pairs.agg(
         F.count("*").alias("rows"),
         F.count_if(F.col("image_sha") == empty_hash).alias("rows_without_image"),

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import copy
 import re
+import unicodedata
 from collections.abc import Collection
 from typing import Any
 
 # C0 controls except tab, line feed and carriage return. A NUL ends the string in some readers, and
 # the others are damage in a caption and never carry meaning.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# What shows nothing: format characters (zero-width space and joiner, soft hyphen, direction marks),
+# separators, controls, variation selectors, fillers of Hangul and Braille.
+_INVISIBLE = frozenset(("Cf", "Cc", "Zs", "Zl", "Zp"))
+_FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _LONE_SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 # The tokenizer is given at most this many characters for each token that is used: it bounds the
@@ -19,7 +24,8 @@ CHARACTERS_PER_TOKEN = 16
 
 def clean(caption: str | bytes | bytearray | memoryview | None) -> str:
     """Return the caption as valid text: undecodable bytes and lone surrogates become U+FFFD,
-    control characters become spaces, and white space around it goes. None gives the empty string.
+    control characters become spaces, and white space around it goes. None gives the empty string,
+    and so does a caption of nothing but characters that show nothing.
 
     Bytes are read as UTF-8. Spark passes strings on as raw bytes without checking them, and a
     Parquet file from elsewhere may hold anything: so UDFs get captions as bytes, decoded here.
@@ -29,7 +35,16 @@ def clean(caption: str | bytes | bytearray | memoryview | None) -> str:
     if not isinstance(caption, str):
         caption = bytes(caption).decode("utf-8", errors="replace")
     caption = _LONE_SURROGATES.sub("\ufffd", caption)
-    return _CONTROLS.sub(" ", caption).strip()
+    caption = _CONTROLS.sub(" ", caption).strip()
+    return "" if all(map(_shows_nothing, caption)) else caption
+
+
+def _shows_nothing(letter: str) -> bool:
+    return (
+        unicodedata.category(letter) in _INVISIBLE
+        or letter in _FILLERS
+        or "\ufe00" <= letter <= "\ufe0f"
+    )
 
 
 class Encoder:

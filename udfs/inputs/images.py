@@ -23,6 +23,26 @@ MAX_PIXELS = 64_000_000  # 192 MB as RGB: the largest camera pictures pass, deco
 MAX_BYTES = 256 * 1024 * 1024
 MAX_SIDE = 2048  # more than any vision tower here uses; bounds the memory of the prefetch queue
 MAX_ASPECT = 20  # beyond this, processors fail (Qwen2-VL at 200) or round a side to 0
+_MAGIC = (
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (b"8BPS", "a Photoshop document, PSD"),
+    (b"%!ps", "PostScript"),
+    (b"%pdf", "a PDF"),
+    (b"<!doctype", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<head", "an HTML page"),
+    (b"<body", "an HTML page"),
+    (b"<?xml", "XML or SVG"),
+    (b"<svg", "XML or SVG"),
+    (b"{", "JSON"),
+    (b"[", "JSON"),
+    (b"\x1f\x8b", "gzip"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1aE\xdf\xa3", "a video"),
+)
+"""How files that are taken for images begin, and what they are."""
+
 GREY = (124, 116, 104)  # ImageNet's mean colour: padding that a vision tower sees as nearly zero
 WHITE = (255, 255, 255)
 
@@ -45,7 +65,7 @@ def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> I
         image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEG: decode large ones at 1/2, 1/4 ...
         image.load()
         upright = ImageOps.exif_transpose(image)
-        return _pad(_shrink(_to_rgb(upright)), fit)
+        return _pad(_shrink(_to_rgb(upright, image.format)), fit)
 
 
 @contextmanager
@@ -96,9 +116,9 @@ def _check_size(size: tuple[int, int]) -> None:
         raise ImageError(f"image of {width} x {height} pixels is over the limit of {MAX_PIXELS}")
 
 
-def _to_rgb(image: Image) -> Image:
+def _to_rgb(image: Image, kind: str | None) -> Image:
     if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bit(image)
+        image = _to_8_bit(image, kind)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         from PIL import Image as PilImage
 
@@ -107,15 +127,20 @@ def _to_rgb(image: Image) -> Image:
     return image.convert("RGB")
 
 
-def _to_8_bit(image: Image) -> Image:
-    """Scale 16-bit and wider greys to 8 bits: PIL's own conversion clips them to white."""
+def _to_8_bit(image: Image, kind: str | None) -> Image:
+    """Scale 16-bit and wider greys to 8 bits: PIL's own conversion clips them to white.
+
+    Scanners and microscopes keep 10 or 12 bits in 16-bit TIFFs, which as 16 bits would be nearly
+    black: TIFFs whose values stay below 2**12 are scaled by their own maximum.
+    """
     import numpy as np
     from PIL import Image as PilImage
 
     values = np.asarray(image, dtype=np.float64)
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     if image.mode.startswith("I;16") or (values.min() >= 0 and 255 < values.max() <= 65535):
-        values = values / 257.0
+        narrow = kind == "TIFF" and 255 < values.max() < 1 << 12
+        values = values * (255.0 / values.max()) if narrow else values / 257.0
     elif values.min() < 0 or values.max() > 255:  # no agreed range: use the picture's own
         values = (values - values.min()) * (255.0 / max(float(np.ptp(values)), 1e-9))
     elif values.max() <= 1.0 and image.mode == "F":
@@ -147,13 +172,21 @@ def _pad(image: Image, fit: str) -> Image:
 
 def _format_hint(data: bytes | bytearray | memoryview) -> str:
     """What the data seems to be instead of an image, in parentheses, or an empty string."""
-    head = bytes(data[:512]).lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html", b"<head", b"<body")):
-        return " (an HTML page)"
-    if head.startswith((b"<?xml", b"<svg")):
-        return " (XML or SVG)"
-    if head.startswith((b"{", b"[")):
-        return " (JSON)"
-    if head.startswith(b"%pdf"):
-        return " (a PDF)"
+    head = bytes(data[:512])
+    if head[4:8] == b"ftyp":  # ISO media: the brand tells pictures from videos
+        heif = head[8:12] in (
+            b"heic",
+            b"heix",
+            b"heim",
+            b"heis",
+            b"hevc",
+            b"hevx",
+            b"mif1",
+            b"msf1",
+        )
+        return " (HEIC)" if heif else " (a video)"
+    text = head.lstrip().lower()
+    for begins, name in _MAGIC:
+        if head.startswith(begins) or text.startswith(begins):
+            return f" ({name})"
     return ""

@@ -18,6 +18,9 @@ from udfs.inputs.captions import clean
         ("lone \ud800 surrogate", "lone \ufffd surrogate"),
         (b"\xed\xa0\x80 in bytes \xff", "\ufffd\ufffd\ufffd in bytes \ufffd"),
         ("two\nlines", "two\nlines"),
+        ("\u200b \u200d\ufeff\u00ad", ""),
+        ("\u3164\ufe0f\u2800", ""),
+        ("a\u200bcat\ufe0f", "a\u200bcat\ufe0f"),
         ("日本語のキャプション 🐈", "日本語のキャプション 🐈"),
     ],
 )

@@ -25,6 +25,15 @@ def test_cmyk() -> None:
     assert similar(images.decode(encoded(picture().convert("CMYK"), "JPEG")), picture())
 
 
+def test_12_bits_in_a_16_bit_tiff_are_scaled_by_their_maximum() -> None:
+    grey = np.asarray(picture().convert("L")).astype(np.float64)
+    grey = (grey - grey.min()) / np.ptp(grey)
+    found = images.decode(encoded(Image.fromarray((grey * 4095).astype(np.uint16)), "TIFF"))
+    assert similar(found, Image.fromarray((grey * 255).astype(np.uint8)), tolerance=1)
+    dark = images.decode(encoded(Image.fromarray((grey * 5000).astype(np.uint16)), "TIFF"))
+    assert np.asarray(dark).max() == round(5000 / 257)  # 16 bits, as it says
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_grey_is_scaled_not_clipped(kind: str) -> None:
     grey = np.asarray(picture().convert("L"))
