@@ -1,6 +1,7 @@
 """A selection -> files in the formats that training code reads.
 
-job.py              settings, `run` and `main`
+job.py              `run` and `main`
+settings.py         the settings
 selected_rows.py    the kept rows of a selection and the columns of their pairs, for all formats
 uids.py             DataComp's file of uids: the rows sorted by Spark (its bytes: udfs/outputs)
 shards.py           numbered shards of WebDataset or Parquet; the same tables give the same shards

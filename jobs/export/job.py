@@ -11,9 +11,8 @@ same tables give the same files, byte for byte. The driver writes `uids`, execut
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any
 
-from pydantic import Field, model_validator
 from pyspark.sql import DataFrame, SparkSession
 
 from udfs.core.metrics import METRICS
@@ -21,7 +20,6 @@ from udfs.outputs.shards import SHARD_COLUMNS, Layout
 
 from ..core import job_runner
 from ..core.errors import UsageError
-from ..core.settings import JobConfig
 from ..tables import delta
 from ..tables.filtered_pairs import write_filtered
 from ..tables.pairs import PAIRS_KEYS, with_keys
@@ -29,58 +27,8 @@ from ..tables.selection import check_selection
 from . import selected_rows, upstream_scores
 from . import shards as export_shards
 from . import uids as export_uids
+from .settings import ExportConfig
 from .storage_paths import local_path
-
-_NEEDS = {
-    "uids": ("selection",),
-    "webdataset": ("selection", "pairs"),
-    "parquet": ("selection", "pairs"),
-    "delta": ("selection", "pairs"),
-    "upstream-parquet": ("scores", "pairs"),
-}
-
-
-class ExportConfig(JobConfig):
-    """Write the pairs that a selection keeps in the formats that training code reads."""
-
-    format: Literal["uids", "webdataset", "parquet", "delta", "upstream-parquet"] = Field(
-        description="DataComp's uid file (.npy); tars with .txt and .json; a Parquet folder for "
-        "Hugging Face datasets; a Delta table; the paper's score files, one per tar and metric"
-    )
-    output: str = Field(description="file (uids), folder, or table (delta) to write")
-    selection: str | None = Field(None, description="selection table (not for upstream-parquet)")
-    pairs: str | None = Field(
-        None, description="pairs table; with uids: drops uids that are not in it"
-    )
-    scores: str | None = Field(None, description="scores table, for upstream-parquet")
-    scorer: str | None = Field(
-        None, description="scorer to export, if the scores table has several"
-    )
-    shard_rows: int = Field(10_000, ge=1, le=10_000_000, description="samples per shard")
-    uid_column: str = Field("uid", description="column of --pairs with the pair's key")
-    image_column: str = Field("image", description="column of --pairs with the image's bytes")
-    image_path_column: str | None = Field(
-        None, description="column of --pairs with the image's path, instead of its bytes"
-    )
-    caption_column: str = Field("caption", description="column of --pairs with the caption")
-
-    @model_validator(mode="after")
-    def _check_options(self) -> Self:
-        if self.limit is not None:
-            raise UsageError(
-                "export takes no --limit: keep fewer rows by a rule such as `top 1000`"
-            )
-        required = _NEEDS[self.format]
-        for name in required:
-            if getattr(self, name) is None:
-                raise UsageError(f"--format {self.format} needs --{name}")
-        if self.format == "upstream-parquet" and self.selection is not None:
-            raise UsageError(
-                "--format upstream-parquet exports all scores: it takes no --selection"
-            )
-        if self.scores is not None and "scores" not in required:
-            raise UsageError(f"--scores is for upstream-parquet, not for {self.format}")
-        return self
 
 
 def run(spark: SparkSession, config: ExportConfig) -> dict[str, Any]:

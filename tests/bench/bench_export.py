@@ -25,7 +25,8 @@ def main() -> int:
     import numpy as np
 
     from jobs.core.session import get_spark
-    from jobs.export import job as export
+    from jobs.export.job import run
+    from jobs.export.settings import ExportConfig
     from jobs.tables import delta
 
     spark, _ = get_spark("bench")
@@ -42,7 +43,7 @@ def main() -> int:
         config = {"format": "uids", "selection": f"{scratch}/selection"}
         output = f"{scratch}/uids.npy"
         started = time.perf_counter()
-        export.run(spark, export.ExportConfig.model_validate(config | {"output": output}))
+        run(spark, ExportConfig.model_validate(config | {"output": output}))
         seconds = time.perf_counter() - started
         written = len(np.load(output, mmap_mode="r"))
     spark.stop()

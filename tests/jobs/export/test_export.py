@@ -18,7 +18,8 @@ from pictures import encoded, picture
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs.export.job import ExportConfig, main, run
+from jobs.export.job import main, run
+from jobs.export.settings import ExportConfig
 from jobs.ingest import job as ingest
 from jobs.ingest.settings import IngestConfig
 from jobs.tables import delta
