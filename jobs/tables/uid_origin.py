@@ -1,0 +1,53 @@
+"""Whether a table's uids are the user's own or hashes that ingest made up, as a table property.
+
+    origin = uid_origin.combined(uid_origin.of(spark, pairs), "given")
+    uid_origin.record(spark, pairs, origin)
+
+Other programs know a user's uids but not the made-up ones. So the property goes from the pairs
+table on to the scores and the selection, and exports that only serve such programs ask for it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast, get_args
+
+from pyspark.sql import SparkSession
+
+from .delta import sql_name
+
+Origin = Literal["given", "made_up", "mixed"]
+"""The uids are the user's, or hashes of the pairs, or some are one and some the other."""
+
+PROPERTY = "mlm_filter.uids"
+
+
+def of(spark: SparkSession, ref: str) -> Origin | None:
+    """What is recorded of a Delta table; None if nothing is, as in tables of earlier versions."""
+    row = spark.sql(f"DESCRIBE DETAIL {sql_name(ref)}").select("properties").first()
+    value = (row[0] or {}).get(PROPERTY) if row else None
+    return cast(Origin, value) if value in get_args(Origin) else None
+
+
+def record(spark: SparkSession, ref: str, origin: Origin | None) -> None:
+    """Set the property of a Delta table, or remove it (None). Writes a table version if it changes.
+
+    When rows are added to a table, pass `combined` of what is recorded and what they have.
+    """
+    if origin == of(spark, ref):
+        return
+    if origin is None:
+        change = f"UNSET TBLPROPERTIES IF EXISTS ('{PROPERTY}')"
+    else:
+        change = f"SET TBLPROPERTIES ('{PROPERTY}' = '{origin}')"
+    spark.sql(f"ALTER TABLE {sql_name(ref)} {change}").collect()
+
+
+def combined(*origins: Origin | None) -> Origin | None:
+    """The origin of the uids of several tables, or lots of rows, together.
+
+    None, unknown, stays so beside uids that are given; beside made-up ones, some are made up.
+    """
+    different = set(origins)
+    if len(different) == 1:
+        return origins[0]
+    return "mixed" if different & {"made_up", "mixed"} else None
