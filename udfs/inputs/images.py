@@ -65,7 +65,7 @@ def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> I
         image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEG: decode large ones at 1/2, 1/4 ...
         image.load()
         upright = ImageOps.exif_transpose(image)
-        return _pad(_shrink(_to_rgb(upright, image.format)), fit)
+        return _pad(_shrink(to_rgb(upright, image.format)), fit)
 
 
 @contextmanager
@@ -116,7 +116,8 @@ def _check_size(size: tuple[int, int]) -> None:
         raise ImageError(f"image of {width} x {height} pixels is over the limit of {MAX_PIXELS}")
 
 
-def _to_rgb(image: Image, kind: str | None) -> Image:
+def to_rgb(image: Image, kind: str | None) -> Image:
+    """A picture of any mode as RGB of 8 bits, over white; `kind` is PIL's name of its format."""
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bit(image, kind)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
