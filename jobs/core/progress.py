@@ -18,7 +18,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Rows per second so far."""
+        """Units per second so far."""
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
     def add(self, rows: int) -> None:
@@ -28,8 +28,13 @@ class Progress:
         share = 100 * self.done // max(self.total, 1)
         say(
             f"  {self.done:,} of {self.total:,} {self.unit} ({share} %)"
-            f"  {self.rate:,.1f} rows/s  {duration(left)} left"
+            f"  {self.rate:,.1f} {self.unit}/s  {duration(left)} left"
         )
+
+
+def number(value: float) -> str:
+    """A number as people read it: four digits, or all before the point: `0.6821`, `12,346`."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:

@@ -7,12 +7,15 @@ MLM_FILTER_DRIVER_MEMORY (default half of the machine's memory, at most 4g), MLM
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -118,7 +121,21 @@ def _local_session(app: str) -> SparkSession:
     }
     for key, value in settings.items():
         builder = builder.config(key, value)
-    return builder.getOrCreate()
+    session = builder.getOrCreate()
+    if not _debug():
+        _quiet_python_logs()
+    if threading.current_thread() is threading.main_thread():
+        # PySpark's handler calls Java amid a call to Java, which fails with pages of traces.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return session
+
+
+def _quiet_python_logs() -> None:
+    """Keep off the terminal what is told in a line of this project's own: PySpark's records of
+    errors in queries, JSON with a Java stack trace, and py4j's traces of an interrupted call."""
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    logging.getLogger().addFilter(lambda record: "while sending command" not in record.getMessage())
 
 
 def _debug() -> bool:

@@ -154,12 +154,17 @@ def _check_output(spark: SparkSession, config: IngestConfig) -> bool:
             )
         return True
     path = delta.path_of(output)
-    if not delta.is_name(output) and os.path.exists(path) and not _empty_folder(path):
+    if not delta.is_name(output) and os.path.exists(path) and not _is_free(path):
         raise UsageError(f"--output {output} exists and is not a Delta table; choose another")
     return False
 
 
-def _empty_folder(path: str) -> bool:
+def _is_free(path: str) -> bool:
+    """Whether a folder is empty, or holds only what a first write that failed has left: Delta makes
+    the log's folder before the data, and the first entry in it last."""
+    log = os.path.join(path, "_delta_log")
+    if os.path.isdir(log):
+        return not any(name.endswith((".json", ".parquet")) for name in os.listdir(log))
     return os.path.isdir(path) and not os.listdir(path)
 
 

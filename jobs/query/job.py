@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 
 from ..core import job_runner
 from ..core.errors import UsageError, first_line
+from ..core.progress import number
 from ..tables import runs
 from ..tables.sql_views import TablesConfig, create_views
 from . import named_queries
@@ -86,7 +87,8 @@ def _print_rows(spark: SparkSession, sql: str, limit: int) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = "" if value is None else " ".join(str(value).split())
+    shown = number(value) if isinstance(value, float) else "" if value is None else str(value)
+    text = " ".join(shown.split())
     return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "\u2026"
 
 
