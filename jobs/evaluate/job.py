@@ -8,12 +8,11 @@ Ratings may come from a teacher model or from people. Every rated caption is com
 with the reason why not. A rerun replaces the files in the output folder.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from pyspark.sql import SparkSession
 
@@ -40,7 +39,7 @@ from .comparison import (
 )
 from .markdown import markdown, missing_scores
 from .output_files import check_replaceable, write_files, write_table
-from .rated_scores import RatedScores, Scores, join, name_and_ref, read_scores
+from .rated_scores import RatedScores, Scores, join, name_and_ref, read_scores, scale_hint
 
 _MAX_KINDS = 100
 
@@ -185,19 +184,6 @@ def run(spark: SparkSession, config: EvaluateConfig) -> dict[str, Any]:
         f"written: {config.results_table}, and evaluation.json, .md and .png in {folder}"
     )
     return summary | {"run_id": run_id, "output": str(folder), "table": config.results_table}
-
-
-def scale_hint(ratings: Iterable[NDArray[np.float64]], scale: Range) -> str | None:
-    """What to say of ratings (N,), NaN where there is none, that use a small part of the scale."""
-    values = np.concatenate(list(ratings))
-    values = values[np.isfinite(values)]
-    if scale != Range() or not len(values) or values.max() > 5:
-        return None
-    low, high = (0, 1) if values.max() <= 1 else (int(values.min() >= 1), 5)
-    return (
-        f"all ratings lie in {low}..{high}, taken as numbers of 0..100; if that is their scale: "
-        f"--rating-low {low} --rating-high {high}"
-    )
 
 
 def _comparisons(

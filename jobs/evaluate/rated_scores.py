@@ -7,7 +7,7 @@ Any other table with a uid and columns of numbers will do as well, with or witho
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..core.errors import UsageError
 from ..core.settings import nearest
 from ..tables.delta import quoted
 from ..tables.external_table import find_column, read_table
-from ..tables.ratings import RATED, Ratings, caption_hash, number
+from ..tables.ratings import RATED, Range, Ratings, caption_hash, number
 
 NOT_IN_SCORES = "not_in_scores"  # the scores table does not have the uid
 OTHER_CAPTION = "other_caption"  # it has the uid, but with other captions
@@ -263,3 +263,16 @@ def _objects(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:
 def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     values: npt.NDArray[np.float64] = column.to_numpy().astype(np.float64)
     return values
+
+
+def scale_hint(ratings: Iterable[npt.NDArray[np.float64]], scale: Range) -> str | None:
+    """What to say of ratings (N,), NaN where there is none, that use a small part of the scale."""
+    values = np.concatenate(list(ratings))
+    values = values[np.isfinite(values)]
+    if scale != Range() or not len(values) or values.max() > 5:
+        return None
+    low, high = (0, 1) if values.max() <= 1 else (int(values.min() >= 1), 5)
+    return (
+        f"all ratings lie in {low}..{high}, taken as numbers of 0..100; if that is their scale: "
+        f"--rating-low {low} --rating-high {high}"
+    )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jobs.evaluate.job import scale_hint
+from jobs.evaluate.rated_scores import scale_hint
 from jobs.tables.ratings import Range
 
 
