@@ -41,7 +41,7 @@ def open_source(spark: SparkSession, config: IngestConfig) -> Source:
     if config.source == "delta":
         return table_sources.delta(spark, location, columns)
     if config.source == "webdataset":
-        return tar_source.webdataset(spark, location)
+        return tar_source.webdataset(spark, location, tar_source.naming_of(config))
     return sample_source.samples(spark)
 
 

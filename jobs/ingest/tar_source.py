@@ -2,56 +2,143 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+from itertools import islice
+from typing import Any
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from udfs.inputs import tars
+from udfs.inputs import tar_samples, tars
+from udfs.inputs.folder_walk import walk_files
+from udfs.inputs.tar_members import TAR_ENDINGS
+from udfs.inputs.tar_samples import Naming
 
 from ..core.errors import UsageError
+from ..core.settings import nearest
 from ..tables import delta as delta_tables
 from . import image_folders
-from .source_columns import Source
+from .settings import IngestConfig
+from .source_columns import LEFT_OUT, Source
 
 _MIN_TASK_BYTES = 1 << 20  # tars smaller than this share a task
+_LOOKED_AT = 100  # samples in which the JSON's fields are looked up
 
 _TAR_ROWS = (
-    "uid string, image binary, caption binary, source_path string, read_error string, "
-    "key string, url string, metadata binary"
+    "uid string, image binary, caption array<binary>, source_path string, read_error string, "
+    f"key string, url string, metadata binary, {LEFT_OUT} struct<reason: string, example: string>"
 )
+_NO_TAR = "files that are not tars"
+_NO_NAME = "tars whose name is not UTF-8"
+# What img2dataset, webdataset and Spark write beside tars: statistics, indices, captions again.
+_NOTES = (".json", ".parquet", ".idx", ".md", ".yaml", ".crc", "_SUCCESS")
 
 
-def webdataset(spark: SparkSession, path: str) -> Source:
-    """Tars as img2dataset writes them: one tar, or a folder of tars that are read in parallel."""
-    listed = list_tars(spark, path)
+def webdataset(spark: SparkSession, path: str, naming: Naming | None = None) -> Source:
+    """Tars as img2dataset writes them: one tar, or a folder of tars that are read in parallel.
+
+    Args:
+        spark: a session.
+        path: of the tar or folder; links are followed.
+        naming: how members' names and JSON are understood.
+
+    Raises UsageError if there is no tar, or its JSON has not the fields that `naming` asks for.
+    """
+    naming = naming or Naming()
+    listed, left_out = list_tars(spark, path)
     number, size = len(listed), sum(length for _, length in listed)
     if not listed:
         raise UsageError(f"--input {path}: there is no .tar file")
+    _check_fields([name for name, _ in listed], naming)
     # From one partition, round robin: the most even way to share out the tars.
     partitions = max(1, min(number, size // _MIN_TASK_BYTES))
     paths = spark.createDataFrame(listed, "path string, length long").select("path")
-    rows = paths.coalesce(1).repartition(partitions).mapInArrow(tars.read_tars, _TAR_ROWS)
-    texts = {name: F.col(name).cast("string") for name in ("caption", "metadata")}
-    notes = {"tars": number, "tar_bytes": size}
-    return Source(rows.withColumns(texts), fill_uid=True, notes=notes)
+    read = functools.partial(tars.read_tars, naming=naming)
+    rows = paths.coalesce(1).repartition(partitions).mapInArrow(read, _TAR_ROWS)
+    rows = rows.withColumn("metadata", F.col("metadata").cast("string"))
+    counts = {reason: (len(names), names[0]) for reason, names in left_out.items() if names}
+    rejects = [(reason, name) for reason, names in left_out.items() for name in names]
+    return Source(
+        rows,
+        fill_uid=naming.uid_field is None,
+        notes={"tars": number, "tar_bytes": size},
+        reasons=tar_samples.reasons(naming),
+        left_out=counts,
+        rejects=spark.createDataFrame(rejects, "reason string, example string"),
+    )
 
 
-def list_tars(spark: SparkSession, path: str) -> Sequence[tuple[str, int]]:
-    """Path and length in bytes of each tar at or below `path`."""
+def naming_of(config: IngestConfig) -> Naming:
+    """How `config` has members' names and JSON understood. Raises UsageError where its endings
+    contradict each other."""
+
+    def endings(given: list[str]) -> tuple[str, ...]:
+        return tuple(ending.lower().removeprefix(".") for ending in given)
+
+    images, captions = endings(config.image_ending), endings(config.caption_ending)
+    both = [ending for ending in images if ending in captions]
+    if both:
+        raise UsageError(f"--image-ending and --caption-ending are both {both[0]}")
+    return Naming(
+        image_endings=images,
+        caption_endings=captions or Naming().caption_endings,
+        last_dot=config.key_ends_at == "last-dot",
+        caption_field=config.caption_column
+        if "caption_column" in config.model_fields_set
+        else None,
+        uid_field=config.uid_column,
+    )
+
+
+def list_tars(spark: SparkSession, path: str) -> tuple[list[tuple[str, int]], dict[str, list[str]]]:
+    """Path and length in bytes of each tar at or below `path`; and what else is there, by reason.
+
+    Raises UsageError if there is no such file or folder.
+    """
     if delta_tables.is_uri(path):
-        files = image_folders.spark_files(spark, path, ("tar",))
-        return [(row[0], row[1]) for row in files.orderBy("source_path").collect()]
-    root = delta_tables.path_of(path)
-    if os.path.isfile(root):
-        return [(root, os.path.getsize(root))]
-    if not os.path.isdir(root):
-        raise UsageError(f"--input {path}: there is no such file or folder")
-    tar_paths = [
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(root)
-        for name in names
-        if name.lower().endswith(".tar")
-    ]
-    return [(file, os.path.getsize(file)) for file in sorted(tar_paths)]
+        files = image_folders.spark_files(spark, path, ())
+        listed = [(row[0], row[1]) for row in files.orderBy("source_path").collect()]
+        if len(listed) == 1 and path.endswith(listed[0][0].rpartition("/")[2]):
+            return listed, {}  # the very file: whatever its name, it is a tar
+    else:
+        root = delta_tables.path_of(path)
+        if os.path.isfile(root):
+            return [(root, os.path.getsize(root))], {}
+        if not os.path.isdir(root):
+            raise UsageError(f"--input {path}: there is no such file or folder")
+        listed = [(file, os.path.getsize(file)) for file in sorted(walk_files(root))]
+    left_out: dict[str, list[str]] = {_NO_TAR: [], _NO_NAME: []}
+    found = []
+    for file, size in listed:
+        base = file.rpartition("/")[2]
+        if not base.lower().endswith(TAR_ENDINGS) or base.startswith("._"):
+            if not base.startswith(".") and not base.endswith(_NOTES):
+                left_out[_NO_TAR].append(file.encode("utf-8", "backslashreplace").decode())
+        elif file.encode("utf-8", "replace").decode() != file:  # no table can hold such a name
+            left_out[_NO_NAME].append(file.encode("utf-8", "backslashreplace").decode())
+        else:
+            found.append((file, size))
+    return found, left_out
+
+
+def _check_fields(paths: list[str], naming: Naming) -> None:
+    """Raise UsageError if the first samples lack a field of JSON that the user named."""
+    wanted = {"--caption-column": naming.caption_field, "--uid-column": naming.uid_field}
+    if not any(wanted.values()):
+        return
+    naming = dataclasses.replace(naming, caption_field=None, uid_field=None)
+    samples = (row for path in paths for row in tars.read_tar(path, naming))
+    known: dict[str, Any] = {}
+    for row in islice(samples, _LOOKED_AT):
+        known |= tar_samples.fields_of(row["metadata"]) or {}
+    for option, name in wanted.items():
+        if name is None or name.lower() in map(str.lower, known):
+            continue
+        guess = nearest(name, list(known))
+        hint = f"did you mean {guess}?" if guess else "it names a field of the .json members"
+        raise UsageError(
+            f"{option} {name}: the JSON of the first samples in {paths[0]} has no such field; "
+            f"{hint} (it has {', '.join(known) or 'none'})"
+        )

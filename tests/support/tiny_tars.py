@@ -3,12 +3,18 @@
 import io
 import json
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
+def write_tar(
+    path: Path, members: dict[str, bytes] | Iterable[tuple[str, bytes]], packing: str = ""
+) -> Path:
+    """Write a tar, where `packing` is "", "gz", "bz2" or "xz"; names may repeat in a list."""
+    mode: Any = f"w:{packing}"
+    with tarfile.open(path, mode) as tar:
+        for name, data in members.items() if isinstance(members, dict) else members:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))

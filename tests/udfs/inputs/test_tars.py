@@ -20,35 +20,11 @@ def test_samples_of_img2dataset(tmp_path: Path) -> None:
     first, second = read(path)
     assert first["uid"] == "0" * 32
     assert second["image"] == b"\1" * 5000
-    assert second["caption"] == b"caption 1"
+    assert second["caption"] == [b"caption 1"]
     assert second["url"] == "http://a.example/1"
     assert second["source_path"] == f"{path}#00001.jpg"
     assert json.loads(second["metadata"])["width"] == 9
     assert second["read_error"] is None
-
-
-def test_names_and_texts_of_other_writers(tmp_path: Path) -> None:
-    members = {
-        "a/1.JPEG": b"1",
-        "a/1.json": b'{"caption": "from json \\ud83d", "uid": 7}',
-        "a/._2.png": b"macOS metadata",
-        "a/2.seg.png": b"2",
-        "a/2.webp": b"a second image",
-        "a/2.txt": b"\xff\x00 bytes as they are",
-        "b/1.txt": b"no image",
-        "README": b"not a sample",
-        "b/2.gif": b"3",
-        "b/2.json": b"[" * 100_000,
-    }
-    rows = read(write_tar(tmp_path / "x.tar", members))
-    assert [(row["key"], row["image"], row["caption"]) for row in rows] == [
-        ("a/1", b"1", b"from json ?"),
-        ("a/2", b"2", b"\xff\x00 bytes as they are"),
-        ("b/1", None, b"no image"),
-        ("b/2", b"3", None),
-    ]
-    assert rows[0]["uid"] == "7"
-    assert not any(row["read_error"] for row in rows)
 
 
 def test_a_tar_that_is_cut_off_gives_the_samples_before(tmp_path: Path) -> None:
@@ -57,8 +33,13 @@ def test_a_tar_that_is_cut_off_gives_the_samples_before(tmp_path: Path) -> None:
         path = tmp_path / "cut.tar"
         path.write_bytes(whole[:cut])
         rows = read(path)
+        if cut == 0:
+            assert [row["_left_out"]["reason"] for row in rows] == ["tars without a sample"]
+            continue
         intact = [row for row in rows if not row["read_error"]]
-        assert [row["caption"] for row in intact] == [b"caption %d" % n for n in range(len(intact))]
+        assert [row["caption"] for row in intact] == [
+            [b"caption %d" % n] for n in range(len(intact))
+        ]
         assert all(len(row["image"]) == 5000 for row in intact)
         assert len(intact) >= cut // 7680 - 1  # a sample is 15 blocks
         assert sum(bool(row["read_error"]) for row in rows) == 1
@@ -85,7 +66,10 @@ def test_damage_in_the_middle_is_not_taken_for_the_end(tmp_path: Path) -> None:
     assert rows[-1]["read_error"] == "the tar is broken: invalid header"
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>not found</html>", b"\x1f\x8b broken gzip"])
+@pytest.mark.parametrize(
+    "data",
+    [b"<html>not found</html>", b"\x1f\x8b broken gzip", b"BZh9 broken", b"\xfd7zXZ\0 broken"],
+)
 def test_a_file_that_is_not_a_tar_gives_one_row_with_the_reason(
     tmp_path: Path, data: bytes
 ) -> None:
