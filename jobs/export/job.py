@@ -21,10 +21,10 @@ from udfs.outputs.shards import SHARD_COLUMNS, Layout
 from ..core import job_runner
 from ..core.errors import UsageError
 from ..tables import delta
-from ..tables.filtered_pairs import write_filtered
+from ..tables.filtered_pairs import score_columns, write_filtered
 from ..tables.pairs import PAIRS_KEYS, with_keys
 from ..tables.selection import check_selection
-from . import selected_rows, upstream_scores
+from . import column_report, dataset_card, selected_rows, upstream_scores
 from . import shards as export_shards
 from . import uids as export_uids
 from .settings import ExportConfig
@@ -76,6 +76,9 @@ def _shards(
     shard_format = export_shards.FORMATS[config.format]
     export_shards.check_output(folder)
     keyed, pairs_version = _pairs_with_keys(spark, config)
+    keyed, changed = selected_rows.writable(keyed)
+    selection, changed_signals = selected_rows.writable(selection)
+    changed = changed_signals | changed
     rows = selected_rows.kept_rows(selection)
     existing = selected_rows.with_existing_pair(rows, keyed)
     samples, total = export_shards.assign_shards(existing, config.shard_rows)
@@ -83,31 +86,46 @@ def _shards(
         raise UsageError(f"{config.selection} keeps no row of {config.pairs}: nothing to export")
     counts: dict[str, Any] = {"pairs": config.pairs, "pairs_version": pairs_version}
     counts |= {"samples": total, "kept_without_pair": rows.count() - existing.count()}
+    own = delta.read(spark, str(config.pairs), pairs_version).columns
+    fields, omitted = export_shards.fields_of(samples, keyed, column_report.reserved(config, own))
+    image = "image_path" if config.image_path_column else "image"
+    sample_rows = export_shards.rows_of(samples, keyed, fields, total, image)
+    if config.format == "parquet":
+        changed |= column_report.maps_as_lists(sample_rows.schema)
+    elif "key" in fields:
+        omitted["key"] = "a sample's key is its place in the tars"
+    changed = {name: change for name, change in changed.items() if name in fields}
+    counts |= column_report.report(omitted, changed)
     shard_count = -(-total // config.shard_rows)
     if config.dry_run:
         job_runner.say(f"would write {total:,} samples in {shard_count:,} shards to {folder}")
         return counts | {"shards": shard_count}
+    encoding = config.image_encoding()
     columns = config.model_dump(include={"uid_column", "image_path_column", "caption_column"})
     plan_inputs = {
         "selection": [table_id(spark, str(config.selection)), version],
         "pairs": [table_id(spark, str(config.pairs)), pairs_version],
         "columns": columns | {"image": config.image_column},
         "kind": [config.format, config.shard_rows],
+        "encoding": encoding and vars(encoding),
     }
     layout = Layout(str(folder), shard_count, config.shard_rows, export_shards.plan_of(plan_inputs))
     header = {"format": config.format, "plan": layout.plan, **counts}
     export_shards.manifest(folder, header, (), complete=False)
-    image = "image_path" if config.image_path_column else "image"
-    sample_rows = export_shards.rows_of(samples, keyed, total, image)
-    shards = export_shards.write(sample_rows, total, layout, shard_format)
+    shards = export_shards.write(sample_rows, total, layout, shard_format, encoding)
     left_out = sum(shard.left_out for shard in shards)
     counts |= {"shards": shard_count, "rows": total - left_out, "left_out": left_out}
     counts["bytes"] = sum(shard.bytes for shard in shards)
     for reason in [reason for shard in shards for reason in shard.left_out_such_as][:3]:
         job_runner.say(f"left out: {reason}")
+    counts["image_extensions"] = extensions = export_shards.extensions(shards)
+    written = sample_rows.drop(*SHARD_COLUMNS).schema
     if config.format == "parquet":
-        fields = [name for name in sample_rows.columns if name not in SHARD_COLUMNS]
-        export_shards.write_card(folder, fields, counts["rows"])
+        dataset_card.write_card(folder, "data/train-*.parquet", written, counts["rows"])
+    else:
+        export_shards.say_skipped_images(extensions)
+        features = dataset_card.tar_features(written, extensions)
+        dataset_card.write_card(folder, "*.tar", written, counts["rows"], features)
     counts["stale_files_removed"] = export_shards.remove_others(layout, shard_format, shards)
     export_shards.manifest(folder, header | counts, shards, complete=True)
     job_runner.say(f"{folder}: {counts['rows']:,} samples in {shard_count:,} shards")
@@ -124,13 +142,20 @@ def _delta(spark: SparkSession, config: ExportConfig, selection: DataFrame) -> d
     keyed, version = _pairs_with_keys(spark, config)
     assert config.pairs
     counts = {"kept": selection.where("keep").count(), "pairs_version": version}
+    pairs = delta.read(spark, config.pairs, version)
+    columns = pairs.columns
+    replaced = {name.lower() for name in score_columns(selection, with_repetitions=True)}
+    omitted = {name: column_report.REPLACED for name in columns if name.lower() in replaced}
+    kept = pairs.drop(*omitted)
+    changed = column_report.other_types(kept.schema, delta.storable(kept).schema)
+    omitted |= column_report.overshadowed(config, columns)
+    report = column_report.report(omitted, changed)
     if config.dry_run:
         job_runner.say(f"would write the pairs of {counts['kept']:,} kept rows to {config.output}")
-        return counts
-    columns = delta.read(spark, config.pairs, version).columns
+        return counts | report
     rows = write_filtered(keyed, columns, selection, counts["kept"], config.output, True)
     job_runner.say(f"{config.output}: {rows:,} pairs of {counts['kept']:,} kept rows")
-    return counts | {"rows": rows}
+    return counts | report | {"rows": rows}
 
 
 def _scores(spark: SparkSession, config: ExportConfig) -> dict[str, Any]:

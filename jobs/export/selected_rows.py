@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from ..tables.delta import quoted
 from ..tables.pairs import PAIRS_KEYS
+from .column_report import REPLACED
 
 _VERDICT = (
     "copy",
@@ -19,18 +22,41 @@ _VERDICT = (
     "reason",
     "rules",
 )
-_PLAIN_TYPES = (T.StringType, T.BooleanType, T.IntegralType, T.FloatType, T.DoubleType)
+_ORDERED_TYPES = (
+    *(T.StringType, T.BooleanType, T.NumericType, T.BinaryType),
+    *(T.DateType, T.TimestampType, T.TimestampNTZType),
+)
 
 
 def signals_in(selection: DataFrame) -> list[str]:
     """The columns of a selection table that hold scores and signals, rather than the verdict."""
     others = {*PAIRS_KEYS, *_VERDICT}
-    return [name for name in plain_columns(selection) if name not in others]
+    return [name for name in selection.columns if name not in others]
 
 
-def plain_columns(frame: DataFrame) -> list[str]:
-    """The columns that every format can hold: text, numbers, booleans."""
-    return [field.name for field in frame.schema if isinstance(field.dataType, _PLAIN_TYPES)]
+def writable(frame: DataFrame) -> tuple[DataFrame, dict[str, str]]:
+    """`frame` with text in place of types that files cannot hold (intervals, variants, void), and
+    which columns that concerns: name -> what happens to it."""
+    texts: dict[str, Column] = {}
+    changed: dict[str, str] = {}
+    for field in frame.schema:
+        if not _of_types(field.dataType, _ORDERED_TYPES, maps=True):
+            nested = T.ArrayType | T.MapType | T.StructType | T.VariantType
+            column = F.col(quoted(field.name))
+            is_json = isinstance(field.dataType, nested)
+            texts[field.name] = F.to_json(column) if is_json else column.cast("string")
+            changed[field.name] = f"{field.dataType.simpleString()} is written as text"
+    return frame.withColumns(texts), changed
+
+
+def ordering(frame: DataFrame, names: list[str]) -> list[Column]:
+    """The columns as keys to sort by: maps, which have no order, as their text."""
+    columns = []
+    for name in names:
+        column = F.col(quoted(name))
+        ordered = _of_types(frame.schema[name].dataType, _ORDERED_TYPES, maps=False)
+        columns.append(column if ordered else F.to_json(F.struct(column)).alias(name))
+    return columns
 
 
 def kept_uids(selection: DataFrame) -> DataFrame:
@@ -47,7 +73,8 @@ def kept_rows(selection: DataFrame) -> DataFrame:
     order = ["copy"] if "copy" in selection.columns else []
     values = [*order, "repetitions", *signals_in(selection)]
     rows = selection.where("keep").withColumn("repetitions", _repetitions(selection))
-    first = F.min(F.struct(*map(quoted, values))).alias("_first")
+    order_by = F.struct(*ordering(rows, values))
+    first = F.min_by(F.struct(*map(quoted, values)), order_by).alias("_first")
     rows = rows.groupBy(*PAIRS_KEYS).agg(first)
     fields = [F.col("_first")[name].alias(name) for name in values if name not in order]
     return rows.select(*PAIRS_KEYS, *fields)
@@ -58,13 +85,33 @@ def with_existing_pair(rows: DataFrame, pairs: DataFrame) -> DataFrame:
     return rows.join(pairs.select(*PAIRS_KEYS), on=list(PAIRS_KEYS), how="left_semi")
 
 
-def pair_columns(pairs: DataFrame, signals: list[str], excluded: set[str]) -> list[str]:
-    """The columns of the pairs table to export: plain ones whose name no signal has.
+def pair_columns(
+    pairs: DataFrame, signals: list[str], reserved: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """The columns of the pairs table to export; and why others are not: name -> reason.
 
-    `excluded`: names, in any case, of columns that are not exported.
+    `reserved` has names, in lower case, that have a meaning in the export, and the reason to give;
+    an empty one says that nothing is lost.
     """
-    taken = {name.lower() for name in (*signals, *PAIRS_KEYS)} | {name.lower() for name in excluded}
-    return [name for name in plain_columns(pairs) if name.lower() not in taken]
+    reasons = dict.fromkeys(PAIRS_KEYS, "")
+    reasons |= {name.lower(): REPLACED for name in signals}
+    reasons |= reserved
+    names = [name for name in pairs.columns if name.lower() not in reasons]
+    left_out = {name: reasons[name.lower()] for name in pairs.columns if name not in names}
+    return names, {name: reason for name, reason in left_out.items() if reason}
+
+
+def _of_types(data_type: T.DataType, types: tuple[type[T.DataType], ...], maps: bool) -> bool:
+    """Whether a type consists of `types` only, at any depth."""
+    if isinstance(data_type, T.ArrayType):
+        return _of_types(data_type.elementType, types, maps)
+    if isinstance(data_type, T.MapType):
+        parts = [data_type.keyType, data_type.valueType]
+        return maps and all(_of_types(part, types, maps) for part in parts)
+    if isinstance(data_type, T.StructType):
+        parts = [field.dataType for field in data_type]
+        return bool(parts) and all(_of_types(part, types, maps) for part in parts)
+    return isinstance(data_type, types)
 
 
 def _repetitions(selection: DataFrame) -> Column:

@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from udfs.outputs.image_encoding import QUALITY, ImageEncoding
+
 from ..core.errors import UsageError
 from ..core.settings import JobConfig
 
@@ -35,6 +37,15 @@ class ExportConfig(JobConfig):
         None, description="scorer to export, if the scores table has several"
     )
     shard_rows: int = Field(10_000, ge=1, le=10_000_000, description="samples per shard")
+    image_format: Literal["jpg", "png", "webp"] | None = Field(
+        None, description="re-encode the images of shards that have another format (default: none)"
+    )
+    image_size: int | None = Field(
+        None, ge=1, description="longest side of the images of shards in pixels; never enlarged"
+    )
+    image_quality: int | None = Field(
+        None, ge=1, le=100, description=f"of images re-encoded as jpg or webp (default {QUALITY})"
+    )
     uid_column: str = Field("uid", description="column of --pairs with the pair's key")
     image_column: str = Field("image", description="column of --pairs with the image's bytes")
     image_path_column: str | None = Field(
@@ -58,4 +69,19 @@ class ExportConfig(JobConfig):
             )
         if self.scores is not None and "scores" not in required:
             raise UsageError(f"--scores is for upstream-parquet, not for {self.format}")
+        encoding = self.image_encoding()
+        if encoding and self.format not in ("webdataset", "parquet"):
+            raise UsageError(
+                "--image-format, --image-size and --image-quality are for webdataset and parquet,"
+                f" not for {self.format}"
+            )
+        if self.image_quality is not None and self.image_format not in ("jpg", "webp"):
+            raise UsageError("--image-quality needs --image-format jpg or webp")
         return self
+
+    def image_encoding(self) -> ImageEncoding | None:
+        """How images are re-encoded; None if they are written as they are."""
+        wanted = (self.image_format, self.image_size, self.image_quality)
+        if wanted == (None, None, None):
+            return None
+        return ImageEncoding(self.image_format, self.image_size, self.image_quality or QUALITY)

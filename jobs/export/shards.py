@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,24 +24,29 @@ from pyspark.sql import functions as F
 
 from udfs.core.atomic_files import atomic_write
 from udfs.outputs import parquet_shards, tar_shards
-from udfs.outputs.shards import Layout, Shard, Write, write_shards
+from udfs.outputs.image_encoding import ImageEncoding
+from udfs.outputs.shards import SHARD_COLUMNS, Layout, Shard, Write, write_shards
 
+from ..core import job_runner
 from ..core.errors import UsageError
 from ..core.progress import Progress
 from ..core.session import session_settings
 from ..tables.delta import quoted
 from ..tables.filtered_pairs import BROADCAST_ROWS
 from ..tables.pairs import PAIRS_KEYS
-from .selected_rows import pair_columns
+from .selected_rows import ordering, pair_columns
 
 BUCKET_BITS = 12
 PROGRESS_SECONDS = 20
 
 MANIFEST = "manifest.json"
-_CONTENT_VERSION = 1  # of the content of a shard: a new number makes a new plan
+OPEN_CLIP = ("jpg", "png", "jpeg", "webp")
+"""The extensions of images that OpenCLIP reads (DEFAULT_IMAGE_KEY in open_clip_train/data.py)."""
+
+_CONTENT_VERSION = 2  # of the content of a shard: a new number makes a new plan
 _SHARD_SCHEMA = (
     "shard long, file string, rows long, bytes long, sha256 string, left_out long, "
-    "left_out_such_as array<string>"
+    "left_out_such_as array<string>, extensions map<string,long>"
 )
 _IMAGE_BATCHES = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
@@ -117,10 +123,22 @@ def assign_shards(rows: DataFrame, shard_rows: int) -> tuple[DataFrame, int]:
     return numbered.withColumns(positions).drop("_order", "_bucket", "_before", "_number"), total
 
 
-def rows_of(samples: DataFrame, pairs: DataFrame, total: int, image: str) -> DataFrame:
-    """The input of the writers: one row per sample, with its image (or path) and all its fields."""
+def fields_of(
+    samples: DataFrame, pairs: DataFrame, reserved: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """The fields of the samples: their signals, and the columns of their pairs. And which columns
+    of the pairs are left out: name -> reason (`reserved`: see `pair_columns`)."""
     signals = [n for n in samples.columns if n not in (*PAIRS_KEYS, "_shard", "_index")]
-    columns = pair_columns(pairs, signals, {"image", "image_path", "caption", "read_error"})
+    names = dict.fromkeys(SHARD_COLUMNS, "shards have a column of this name")
+    columns, left_out = pair_columns(pairs, signals, names | dict(reserved))
+    return signals + columns, left_out
+
+
+def rows_of(
+    samples: DataFrame, pairs: DataFrame, fields: list[str], total: int, image: str
+) -> DataFrame:
+    """The input of the writers: one row per sample, with its image (or path) and its fields."""
+    columns = [name for name in fields if name not in samples.columns]
     # Few samples are sent to every executor, so that images are shuffled once and not twice.
     narrow = F.broadcast(samples) if total <= BROADCAST_ROWS else samples
     content: list[Column] = [
@@ -129,12 +147,16 @@ def rows_of(samples: DataFrame, pairs: DataFrame, total: int, image: str) -> Dat
         *(F.col(quoted(name)) for name in columns),
     ]
     rows = pairs.select(*PAIRS_KEYS, *content).join(narrow, on=list(PAIRS_KEYS), how="inner")
-    return rows.select(
-        "_shard", "_index", "_image", "_caption", "uid", *map(quoted, signals + columns)
-    )
+    return rows.select(*SHARD_COLUMNS, "uid", *map(quoted, fields))
 
 
-def write(rows: DataFrame, total: int, layout: Layout, shard_format: ShardFormat) -> list[Shard]:
+def write(
+    rows: DataFrame,
+    total: int,
+    layout: Layout,
+    shard_format: ShardFormat,
+    encoding: ImageEncoding | None = None,
+) -> list[Shard]:
     """Write the shards of `rows_of` that do not exist yet; return all shards in order."""
     spark = rows.sparkSession
     done = [shard for n in range(layout.shards) if (shard := shard_format.finished(layout, n))]
@@ -151,8 +173,10 @@ def write(rows: DataFrame, total: int, layout: Layout, shard_format: ShardFormat
             _shard_progress(progress, layout, shard_format, missing),
         ):
             ordered = rows.repartition(min(1000, len(missing)), "_shard")
-            ordered = ordered.sortWithinPartitions(*map(quoted, sort_columns))
-            write_batches = partial(write_shards, layout=layout, write=shard_format.write)
+            ordered = ordered.sortWithinPartitions(*ordering(rows, sort_columns))
+            write_batches = partial(
+                write_shards, layout=layout, write=shard_format.write, encoding=encoding
+            )
             for row in ordered.mapInArrow(write_batches, _SHARD_SCHEMA).collect():
                 values = row.asDict()
                 values["left_out_such_as"] = tuple(values["left_out_such_as"])
@@ -164,6 +188,29 @@ def write(rows: DataFrame, total: int, layout: Layout, shard_format: ShardFormat
     if written != total:
         raise RuntimeError(f"{written:,} of {total:,} samples were written or left out")
     return done
+
+
+def extensions(shards: Iterable[Shard]) -> dict[str, int]:
+    """How many images of the shards have which extension, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for shard in shards:
+        counts.update(shard.extensions)
+    return dict(counts.most_common())
+
+
+def say_skipped_images(counts: Mapping[str, int]) -> None:
+    """Print which images in tars programs for training do not read, and how to re-encode them."""
+    skipped = {name: count for name, count in counts.items() if name not in OPEN_CLIP}
+    if skipped:
+        job_runner.say(
+            f"{sum(skipped.values()):,} images are {_listed(skipped)}, which OpenCLIP skips:"
+            " --image-format jpg re-encodes them"
+        )
+    if len(counts) > 1:
+        job_runner.say(
+            f"images have several formats ({_listed(counts)}), which"
+            ' `datasets.load_dataset("webdataset", ...)` refuses: --image-format jpg makes it one'
+        )
 
 
 def manifest(folder: Path, header: dict[str, Any], shards: Iterable[Shard], complete: bool) -> None:
@@ -190,23 +237,8 @@ def remove_others(layout: Layout, shard_format: ShardFormat, shards: Iterable[Sh
     return removed
 
 
-def write_card(folder: Path, fields: Iterable[str], rows: int) -> None:
-    """Write README.md, which tells Hugging Face `datasets` which files are the data."""
-    named = ", ".join(f"`{name}`" for name in ("image", "caption", *fields))
-    text = f"""---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/train-*.parquet
----
-
-{rows:,} image-caption pairs that `mlm-filter filter` has kept, in a shuffled order.
-
-Columns: {named}.
-"""
-    with atomic_write(folder / "README.md") as part:
-        part.write_text(text, encoding="utf-8")
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
 
 
 @contextmanager

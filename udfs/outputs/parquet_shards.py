@@ -2,6 +2,7 @@
 
 `data/train-00000-of-00012.parquet`: `image` (bytes and a name), `caption`, then the fields. The
 file's metadata declare `image` as a column of images, in the form that `datasets` itself writes.
+A map is a list of `key` and `value`, since `datasets` cannot read maps.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from udfs.core.atomic_files import atomic_write
+from udfs.outputs.field_columns import without_maps
 from udfs.outputs.shards import (
     HashingFile,
     Layout,
@@ -25,7 +26,6 @@ from udfs.outputs.shards import (
     shard_of,
     write_stats,
 )
-from udfs.outputs.tar_shards import image_extension
 
 FILE_NAMES = re.compile(r"\.?train-\d{5,}-of-\d{5,}\.(parquet|json)|\..+\.part")
 """Matches the names of these shards' files in `data/`, finished or not."""
@@ -36,6 +36,7 @@ GROUP_BYTES = 64 * 1024 * 1024
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _DTYPES = {"float": "float32", "double": "float64"}
+_PLAIN = re.compile(r"float|double|bool|u?int\d+|(large_)?string")
 
 
 def write_parquet(layout: Layout, number: int, fields: pa.Schema, samples: Samples) -> Shard:
@@ -44,23 +45,24 @@ def write_parquet(layout: Layout, number: int, fields: pa.Schema, samples: Sampl
     path.parent.mkdir(parents=True, exist_ok=True)
     pair = [pa.field("image", _IMAGE), pa.field("caption", pa.string())]
     metadata = {"huggingface": json.dumps({"info": {"features": features(fields)}})}
+    fields = pa.schema([field.with_type(without_maps(field.type)) for field in fields])
     schema = pa.schema([*pair, *fields], metadata)
     rows = size = 0
-    group: list[dict[str, Any]] = []
+    group: list[Sample] = []
     with (
         atomic_write(path) as part,
         HashingFile(part) as file,
         pq.ParquetWriter(pa.PythonFile(file, "w"), schema) as writer,
     ):
         for sample in samples:
-            group.append(_row(sample))
+            group.append(sample)
             size += len(sample.image)
             rows += 1
             if len(group) >= GROUP_ROWS or size >= GROUP_BYTES:
-                writer.write_table(pa.Table.from_pylist(group, schema))
+                writer.write_table(_table(group, schema))
                 group, size = [], 0
         if group:
-            writer.write_table(pa.Table.from_pylist(group, schema))
+            writer.write_table(_table(group, schema))
     shard = shard_of(number, f"data/{path.name}", rows, file, samples)
     write_stats(stats_path, shard, layout.plan)
     return shard
@@ -72,17 +74,21 @@ def finished_parquet(layout: Layout, number: int) -> Shard | None:
 
 
 def features(fields: pa.Schema) -> dict[str, dict[str, str]]:
-    """The columns as `datasets` describes them."""
+    """The columns as `datasets` describes them; it finds out the types of those not listed."""
     dtypes = {"caption": "string"}
-    dtypes |= {field.name: _DTYPES.get(str(field.type), str(field.type)) for field in fields}
+    types = {field.name: str(field.type) for field in fields}
+    dtypes |= {n: _DTYPES.get(kind, kind) for n, kind in types.items() if _PLAIN.fullmatch(kind)}
     values = {name: {"dtype": dtype, "_type": "Value"} for name, dtype in dtypes.items()}
     return {"image": {"_type": "Image"}} | values
 
 
-def _row(sample: Sample) -> dict[str, Any]:
-    name = f"{sample.index:08d}.{image_extension(sample.image)}"
-    caption = sample.caption.decode("utf-8", "replace")
-    return {"image": {"bytes": sample.image, "path": name}, "caption": caption, **sample.fields}
+def _table(samples: list[Sample], schema: pa.Schema) -> pa.Table:
+    images = [{"bytes": s.image, "path": f"{s.index:08d}.{s.extension}"} for s in samples]
+    captions = [sample.caption.decode("utf-8", "replace") for sample in samples]
+    fields = pa.Table.from_batches([sample.fields for sample in samples]).combine_chunks()
+    columns = [pa.array(images, _IMAGE), pa.array(captions, pa.string()), *fields.columns]
+    typed = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(typed, schema=schema)
 
 
 def _paths(layout: Layout, number: int) -> tuple[Path, Path]:

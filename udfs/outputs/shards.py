@@ -1,7 +1,7 @@
 """Writes samples as numbered shards on the executors, each shard in one file or a few.
 
 The rows come sorted by `_shard` and `_index`, with `_image` (bytes, or the path of a file) and
-`_caption` (bytes); all other columns are fields of the sample, of simple types. The writers decide
+`_caption` (bytes); all other columns are fields of the sample, of any type. The writers decide
 what a shard looks like (`outputs/tar_shards.py`, `outputs/parquet_shards.py`).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -21,6 +22,8 @@ from udfs.core.arrow_values import python_values
 from udfs.core.atomic_files import atomic_write
 from udfs.inputs.image_files import read_path
 from udfs.inputs.images import ImageError
+from udfs.outputs.field_columns import written_columns
+from udfs.outputs.image_encoding import ImageEncoding, image_extension
 
 SHARD_COLUMNS = ("_shard", "_index", "_image", "_caption")
 """Columns with a meaning here, which are not fields of the sample."""
@@ -34,6 +37,7 @@ SHARD_SCHEMA = pa.schema(
         ("sha256", pa.string()),
         ("left_out", pa.int64()),
         ("left_out_such_as", pa.list_(pa.string())),
+        ("extensions", pa.map_(pa.string(), pa.int64())),
     ]
 )
 """The row that reports a finished shard: the attributes of `Shard`."""
@@ -60,35 +64,49 @@ class Layout:
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair with its index in the shard; the caption as bytes, whose encoding may be broken."""
+    """One pair with its index in the shard.
+
+    Attributes:
+        image: the image file, with the usual extension of its format.
+        caption: bytes, since the encoding may be broken.
+        fields: a batch of one row.
+    """
 
     index: int
     image: bytes
+    extension: str
     caption: bytes
-    fields: dict[str, Any]
+    fields: pa.RecordBatch
 
 
 @dataclass
 class Samples:
-    """The samples of one shard, read lazily, and the reasons why rows are left out."""
+    """The samples of one shard, read lazily; the reasons why rows are left out; extensions."""
 
     rows: Iterator[dict[str, Any]]
+    encoding: ImageEncoding | None = None
     left_out: list[str] = field(default_factory=list)
+    extensions: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Sample]:
         """Of several rows with one index (copies in the pairs table) the first is used."""
         for index, (row, *_) in ((i, list(copies)) for i, copies in groupby(self.rows, _index)):
-            image, reason = _image(row)
-            if image is None:
-                self.left_out.append(f"{row.get('uid')}: {reason}")
+            fields = row["fields"]
+            try:
+                image = _image(row["_image"], self.encoding)
+            except ImageError as error:
+                uid = fields.column("uid")[0] if "uid" in fields.schema.names else None
+                self.left_out.append(f"{uid}: {error}")
                 continue
-            values = {name: value for name, value in row.items() if name not in SHARD_COLUMNS}
-            yield Sample(index, image, bytes(row["_caption"] or b""), values)
+            extension = image_extension(image)
+            self.extensions[extension] += 1
+            yield Sample(index, image, extension, bytes(row["_caption"] or b""), fields)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard: its main file and how large that is, and what was left out, with examples.
+    """A finished shard: its main file and how large that is; what was left out, with examples; how
+    many images have which extension.
 
     The attributes are the columns of SHARD_SCHEMA.
     """
@@ -100,6 +118,7 @@ class Shard:
     sha256: str
     left_out: int = 0
     left_out_such_as: tuple[str, ...] = ()
+    extensions: dict[str, int] = field(default_factory=dict)
 
 
 Write = Callable[[Layout, int, pa.Schema, Samples], Shard]
@@ -107,19 +126,23 @@ Write = Callable[[Layout, int, pa.Schema, Samples], Shard]
 
 
 def write_shards(
-    batches: Iterator[pa.RecordBatch], layout: Layout, write: Write
+    batches: Iterator[pa.RecordBatch],
+    layout: Layout,
+    write: Write,
+    encoding: ImageEncoding | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Write the shards that the rows belong to; yield one row of SHARD_SCHEMA for each shard.
 
     Memory: one batch, and what the writer keeps of a shard. A row whose image is missing or cannot
-    be read leaves its index empty and is counted as left out.
+    be read leaves its index empty and is counted as left out. Without `encoding`, images are
+    written unchanged.
     """
     first = next(batches, None)
     if first is None:
         return
-    fields = pa.schema([column for column in first.schema if column.name not in SHARD_COLUMNS])
+    fields = _fields(first).schema
     for number, rows in groupby(_rows(first, batches), key=_shard):
-        shard = write(layout, number, fields, Samples(rows))
+        shard = write(layout, number, fields, Samples(rows, encoding))
         yield pa.RecordBatch.from_pylist([vars(shard)], SHARD_SCHEMA)
 
 
@@ -127,7 +150,8 @@ def shard_of(number: int, file: str, rows: int, written: HashingFile, samples: S
     """The `Shard` after its samples have been read and its main file has been written."""
     examples = tuple(samples.left_out[:_EXAMPLES])
     left_out = len(samples.left_out)
-    return Shard(number, file, rows, written.bytes, written.sha256, left_out, examples)
+    extensions = dict(sorted(samples.extensions.items()))
+    return Shard(number, file, rows, written.bytes, written.sha256, left_out, examples, extensions)
 
 
 def write_stats(path: Path, shard: Shard, plan: str) -> None:
@@ -145,6 +169,7 @@ def write_stats(path: Path, shard: Shard, plan: str) -> None:
         "bytes": shard.bytes,
         "sha256": shard.sha256,
         "left_out_such_as": shard.left_out_such_as,
+        "extensions": shard.extensions,
         "plan": plan,
     }
     with atomic_write(path) as part:
@@ -167,6 +192,7 @@ def read_stats(path: Path, layout: Layout, number: int) -> Shard | None:
             stats["sha256"],
             stats["failed_to_download"],
             tuple(stats["left_out_such_as"]),
+            dict(stats["extensions"]),
         )
     except (OSError, ValueError, LookupError, TypeError):
         return None
@@ -218,10 +244,17 @@ class HashingFile:
 def _rows(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
     batch: pa.RecordBatch | None = first
     while batch is not None:
-        columns = [python_values(column) for column in batch.columns]
-        for values in zip(*columns, strict=True):
-            yield dict(zip(batch.schema.names, values, strict=True))
+        fields = _fields(batch)
+        columns = [python_values(batch.column(name)) for name in SHARD_COLUMNS]
+        for number, values in enumerate(zip(*columns, strict=True)):
+            row = dict(zip(SHARD_COLUMNS, values, strict=True))
+            yield row | {"fields": fields.slice(number, 1)}
         batch = next(rest, None)
+
+
+def _fields(batch: pa.RecordBatch) -> pa.RecordBatch:
+    names = [name for name in batch.schema.names if name not in SHARD_COLUMNS]
+    return written_columns(batch.select(names))
 
 
 def _shard(row: dict[str, Any]) -> int:
@@ -232,10 +265,8 @@ def _index(row: dict[str, Any]) -> int:
     return int(row["_index"])
 
 
-def _image(row: dict[str, Any]) -> tuple[bytes | None, str]:
-    value = row["_image"]
-    try:
-        image = read_path(value) if isinstance(value, str) else value
-    except ImageError as error:
-        return None, str(error)
-    return (bytes(image), "") if image else (None, "there is no image")
+def _image(value: str | bytes | None, encoding: ImageEncoding | None) -> bytes:
+    image = read_path(value) if isinstance(value, str) else value
+    if not image:
+        raise ImageError("there is no image")
+    return encoding.encode(bytes(image)) if encoding else bytes(image)

@@ -2,12 +2,11 @@
 
 Each shard is three files: `00000000.tar` with `<key>.jpg`, `.txt` and `.json` for each sample;
 `00000000.parquet` with a row for each sample; and `00000000_stats.json`, which is written last and
-marks the shard as complete. Images are stored unchanged, with the extension of their format.
+marks the shard as complete. Images have the extension of their format.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import math
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from udfs.core.atomic_files import atomic_write
+from udfs.outputs.field_columns import json_row
 from udfs.outputs.shards import (
     HashingFile,
     Layout,
@@ -30,30 +30,19 @@ from udfs.outputs.shards import (
     write_stats,
 )
 
+RESERVED = ("key", "caption")
+"""Fields that every sample has, in place of columns of these names."""
+
 FILE_NAMES = re.compile(r"\d{8}(\.tar|\.parquet|_stats\.json)|\..+\.part")
 """Matches the names of these shards' files, finished or not."""
-
-# PIL's name of a format -> its usual file extension.
-_EXTENSIONS = {
-    "JPEG": "jpg",
-    "PNG": "png",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "TIFF": "tif",
-    "BMP": "bmp",
-    "AVIF": "avif",
-    "JPEG2000": "jp2",
-    "PPM": "ppm",
-    "ICO": "ico",
-    "MPO": "jpg",  # several JPEGs in one
-}
 
 
 def write_tar(layout: Layout, number: int, fields: pa.Schema, samples: Samples) -> Shard:
     """Write one shard. The key of a sample is the shard's number and its index in the shard."""
     tar_path, parquet_path, stats_path = _paths(layout, number)
     digits = max(4, len(str(layout.shard_rows - 1)))
-    rows: list[dict[str, Any]] = []
+    pairs: list[dict[str, str]] = []
+    rows: list[pa.RecordBatch] = []
     with (
         atomic_write(tar_path) as part,
         HashingFile(part) as file,
@@ -65,15 +54,14 @@ def write_tar(layout: Layout, number: int, fields: pa.Schema, samples: Samples) 
         for sample in samples:
             key = f"{number:08d}{sample.index:0{digits}d}"
             caption = sample.caption.decode("utf-8", "replace")
-            row = sample.fields | {"key": key, "caption": caption}
-            _add(tar, f"{key}.{image_extension(sample.image)}", sample.image)
+            _add(tar, f"{key}.{sample.extension}", sample.image)
             _add(tar, f"{key}.txt", sample.caption)
-            _add(tar, f"{key}.json", _json(row))
-            rows.append(row)
+            pair = {"key": key, "caption": caption}
+            _add(tar, f"{key}.json", _json(json_row(sample.fields) | pair))
+            pairs.append(pair)
+            rows.append(sample.fields)
     with atomic_write(parquet_path) as part:
-        pair = [pa.field(name, pa.string()) for name in ("key", "caption")]
-        schema = pa.schema([*pair, *(f for f in fields if f.name not in ("key", "caption"))])
-        pq.write_table(pa.Table.from_pylist(rows, schema), part)
+        pq.write_table(_table(pairs, rows, fields), part)
     shard = shard_of(number, tar_path.name, len(rows), file, samples)
     write_stats(stats_path, shard, layout.plan)
     return shard
@@ -83,25 +71,6 @@ def finished_tar(layout: Layout, number: int) -> Shard | None:
     """The shard from an earlier run, if it is complete and of the same plan."""
     _, parquet_path, stats_path = _paths(layout, number)
     return read_stats(stats_path, layout, number) if parquet_path.is_file() else None
-
-
-def image_extension(data: bytes) -> str:
-    """The file extension for an image by its first bytes; `bin` if PIL does not recognise them."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:  # reads the header only
-            return _EXTENSIONS.get(image.format or "", "bin")
-    except Exception:  # PIL's readers raise nearly anything on damaged files
-        return "bin"
-
-
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    from PIL import Image
-
-    Image.init()
-    return tuple(name for name in _EXTENSIONS if name in Image.OPEN and name != "MPO")
 
 
 def _paths(layout: Layout, number: int) -> tuple[Path, Path, Path]:
@@ -117,17 +86,34 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
+def _table(pairs: list[dict[str, str]], rows: list[pa.RecordBatch], fields: pa.Schema) -> pa.Table:
+    schema = pa.schema([(name, pa.string()) for name in RESERVED])
+    table = pa.Table.from_batches(rows, fields).combine_chunks()
+    table = table.drop_columns([name for name in RESERVED if name in fields.names])
+    columns = pa.Table.from_pylist(pairs, schema).columns + table.columns
+    return pa.Table.from_arrays(columns, schema=pa.schema([*schema, *table.schema]))
+
+
 def _json(row: dict[str, Any]) -> bytes:
-    """The sample's fields as JSON; they override those in its `metadata` (its original .json)."""
-    fields = {name: value for name, value in row.items() if name != "metadata"}
-    try:
-        original = json.loads(row.get("metadata") or "{}")
-    except (ValueError, RecursionError):
-        original = None
-    if isinstance(original, dict):
-        fields = original | {name: value for name, value in fields.items() if value is not None}
-    text = json.dumps(_finite(fields), ensure_ascii=False, default=str)
+    """The sample's fields as JSON; they override those in its `metadata` (its original .json).
+
+    `metadata` that is no JSON object is a field like any other.
+    """
+    original = _json_object(row.get("metadata"))
+    if original is not None:
+        fields = {name: value for name, value in row.items() if name != "metadata"}
+        row = original | {name: value for name, value in fields.items() if value is not None}
+    text = json.dumps(_finite(row), ensure_ascii=False, default=str)
     return text.encode("utf-8", "replace")
+
+
+def _json_object(text: Any) -> dict[str, Any] | None:
+    """The object in a text, or None; an empty one for no text."""
+    try:
+        value = json.loads(text) if text else {}
+    except (ValueError, RecursionError, TypeError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _finite(value: Any) -> Any:

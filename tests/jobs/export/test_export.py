@@ -230,7 +230,7 @@ def test_webdataset(
     assert tars_in(other) == first
     assert main([*moved_argv, "--output", str(other), "--shard-rows", "100"]) == 0
     assert sorted(path.name for path in other.iterdir()) == [
-        *("00000000.parquet", "00000000.tar", "00000000_stats.json", "manifest.json"),
+        *("00000000.parquet", "00000000.tar", "00000000_stats.json", "README.md", "manifest.json"),
     ]
     capsys.readouterr()
     assert main([*argv, "--output", str(tables.folder)]) == 2
