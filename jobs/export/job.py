@@ -20,7 +20,7 @@ from udfs.outputs.shards import SHARD_COLUMNS, Layout
 
 from ..core import job_runner
 from ..core.errors import UsageError
-from ..tables import delta
+from ..tables import delta, uid_origin
 from ..tables.filtered_pairs import score_columns, write_filtered
 from ..tables.pairs import PAIRS_KEYS, with_keys
 from ..tables.selection import check_selection
@@ -53,6 +53,7 @@ def run(spark: SparkSession, config: ExportConfig) -> dict[str, Any]:
 def _uids(spark: SparkSession, config: ExportConfig, selection: DataFrame) -> dict[str, Any]:
     path = local_path(config.output, "--output")
     export_uids.check_output(path)
+    export_uids.check_origin(spark, str(config.selection), config.made_up_uids)
     uids = selected_rows.kept_uids(selection)
     if config.pairs:
         keyed = _pairs_with_keys(spark, config)[0]
@@ -154,6 +155,7 @@ def _delta(spark: SparkSession, config: ExportConfig, selection: DataFrame) -> d
         job_runner.say(f"would write the pairs of {counts['kept']:,} kept rows to {config.output}")
         return counts | report
     rows = write_filtered(keyed, columns, selection, counts["kept"], config.output, True)
+    uid_origin.record(spark, config.output, uid_origin.of(spark, config.pairs))
     job_runner.say(f"{config.output}: {rows:,} pairs of {counts['kept']:,} kept rows")
     return counts | report | {"rows": rows}
 

@@ -36,6 +36,9 @@ class ExportConfig(JobConfig):
     scorer: str | None = Field(
         None, description="scorer to export, if the scores table has several"
     )
+    made_up_uids: bool = Field(
+        False, description="write uids even if ingest made them up: no other data set has them"
+    )
     shard_rows: int = Field(10_000, ge=1, le=10_000_000, description="samples per shard")
     image_format: Literal["jpg", "png", "webp"] | None = Field(
         None, description="re-encode the images of shards that have another format (default: none)"

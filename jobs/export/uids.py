@@ -9,13 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from udfs.outputs.uid_file import UidWriter, is_uid_file, pack_uids
 
+from ..core import job_runner
 from ..core.errors import UsageError
 from ..core.session import session_settings
+from ..tables import uid_origin
 
 ROWS = 1_000_000
 """Uids per partition: 16 MB of the file."""
@@ -34,6 +36,27 @@ def check_output(path: Path) -> None:
         raise UsageError(f"--output {path} is a folder: name a file, such as {path / 'uids.npy'}")
     if path.exists() and not is_uid_file(path):
         raise UsageError(f"--output {path} is a file of another kind, which would be replaced")
+
+
+def check_origin(spark: SparkSession, selection: str, made_up_uids: bool) -> None:
+    """Say what is known of a selection's uids. Raises UsageError for made-up ones, unless
+    `made_up_uids` says that they are wanted."""
+    origin = uid_origin.of(spark, selection)
+    if origin is None:
+        job_runner.say(
+            f"note: {selection} does not say whether its uids are yours or were made up by ingest;"
+            " DataComp's resharder finds only uids of the data set that it reads"
+        )
+    if origin in (None, "given"):
+        return
+    which = "the uids" if origin == "made_up" else "some uids"
+    problem = f"{which} of {selection} were made up by ingest, as the data had none"
+    if not made_up_uids:
+        raise UsageError(
+            f"{problem}: DataComp's resharder would find none of them in its shards; ingest with"
+            " --uid-column, or write them all the same with --made-up-uids"
+        )
+    job_runner.say(f"note: {problem}")
 
 
 def count_uids(uids: DataFrame) -> tuple[int, int]:

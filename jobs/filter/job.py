@@ -28,7 +28,7 @@ from ..rules.apply import compute_statistics, judge
 from ..rules.column_types import SCORES, NamedColumn
 from ..rules.rule import Repetition, Rule, global_parts, signals
 from ..rules.syntax_tree import AllOf, AnyOf
-from ..tables import delta
+from ..tables import delta, uid_origin
 from ..tables.delta import quoted
 from ..tables.filtered_pairs import write_filtered
 from ..tables.pairs import PAIRS_KEYS, with_keys
@@ -77,6 +77,7 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
         selection = selection_of(judged, [*rules, *repetitions])
         if config.selection and not config.dry_run:
             delta.overwrite(selection, config.selection, skipping=PAIRS_KEYS)
+            uid_origin.record(spark, config.selection, uid_origin.of(spark, config.scores))
             selection = _latest(spark, config.selection)
         summary |= count_verdicts(selection, rules)
     job_runner.say(
@@ -90,6 +91,7 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
         written = write_filtered(
             keyed, pairs.columns, selection, kept_count, output, with_repetitions=bool(repetitions)
         )
+        uid_origin.record(spark, output, uid_origin.of(spark, str(config.pairs)))
         missing = kept_count - written
         note = f"; {missing:,} kept rows are not or no longer in {config.pairs}" if missing else ""
         job_runner.say(f"{output}: {written:,} pairs{note}")

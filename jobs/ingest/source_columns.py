@@ -9,9 +9,8 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from ..core.errors import UsageError
-from ..core.settings import nearest
 from ..tables import delta as delta_tables
+from ..tables.external_table import find_column as find_column
 
 RESERVED = ("uid", "image", "caption", "source_path", "read_error")
 """Names with a meaning in a pairs table; a source's own columns of these names are renamed."""
@@ -58,31 +57,18 @@ class Source:
     rejects: DataFrame | None = None
 
 
-def find_column(frame: DataFrame, wanted: str, option: str, source_name: str) -> str:
-    """The column called `wanted`, in any case. Raises UsageError, which names the most similar."""
-    if wanted in frame.columns:
-        return wanted
-    matches = [name for name in frame.columns if name.lower() == wanted.lower()]
-    if len(matches) == 1:
-        return matches[0]
-    guess = nearest(wanted, frame.columns)
-    hint = f"did you mean {guess}?" if guess else f"choose with {option}"
-    raise UsageError(
-        f"{source_name} has no column {wanted}; {hint} (it has {', '.join(frame.columns)})"
-    )
-
-
 def uid_column(frame: DataFrame, wanted: str | None, source_name: str) -> str | None:
     """The column of keys: the wanted one, else `uid` if there is one, in any case."""
-    if wanted:
-        return find_column(frame, wanted, "--uid-column", source_name)
-    return "uid" if "uid" in frame.columns else None
+    if wanted or any(name.lower() == "uid" for name in frame.columns):
+        return find_column(frame, wanted or "uid", "--uid-column", source_name)
+    return None
 
 
 def rename_columns(frame: DataFrame, roles: Mapping[str, str | None]) -> DataFrame:
     """The columns in `roles` (new name -> old name or None) under their new names, then all others.
 
-    Other columns whose name has a meaning in a pairs table become `<name>_input`.
+    Other columns whose name has a meaning in a pairs table become `<name>_input`; so does
+    `_metadata`, Spark's own name of what it knows of a row's file.
     """
     taken = {name.lower() for name in (*frame.columns, *RESERVED)}
     columns = [F.col(delta_tables.quoted(old)).alias(new) for new, old in roles.items() if old]
@@ -90,7 +76,7 @@ def rename_columns(frame: DataFrame, roles: Mapping[str, str | None]) -> DataFra
         new = name
         if name in roles.values() or name.lower() in DERIVED:
             continue
-        if name.lower() in RESERVED:
+        if name.lower() in (*RESERVED, "_metadata"):
             new = delta_tables.free_name(f"{name}_input", taken)
             taken.add(new.lower())
         columns.append(F.col(delta_tables.quoted(name)).alias(new))

@@ -2,75 +2,187 @@
 
 from __future__ import annotations
 
+import os
+import re
+from typing import Any
+
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from udfs.inputs import linked_images
+
 from ..core.errors import UsageError, first_line
 from ..tables import delta as delta_tables
-from .source_columns import Columns, Source, find_column, rename_columns, uid_column
+from ..tables.delta import quoted
+from ..tables.pairs import uid_text
+from .parquet_files import ParquetFiles, survey
+from .source_columns import LEFT_OUT, Columns, Source, find_column, rename_columns, uid_column
+
+HIDDEN = "rows of files that Spark passes over, whose names begin with _ or ."
+"""Why rows of a Parquet folder are left out."""
+
+_FILE = "_file_of_row"  # a column that is dropped again: the URI of the file that a row is from
+_UUID = r"^(.{8})(.{4})(.{4})(.{4})(.{12})$"
 
 
 def parquet(spark: SparkSession, path: str, columns: Columns) -> Source:
-    """A Parquet file or folder with the images' bytes in a column."""
-    frame = _read_parquet(spark, path)
-    file = F.col("_metadata.file_path")  # undo its %-escapes, in which a plus is not a space
-    file = F.url_decode(F.regexp_replace(file, r"\+", "%2B"))
-    default_path = F.regexp_replace(file, "^file:/+", "/")
-    return Source(from_columns(frame, columns, default_path, path))
+    """A Parquet file or folder with the images' bytes in a column.
+
+    On this machine the footers of all files are read first: a column that Spark cannot read is left
+    out by name, unless it is needed. Other storage is left to Spark.
+    """
+    local = re.sub("^file:/+", "/", delta_tables.path_of(path))
+    if delta_tables.is_uri(local) or not os.path.exists(local):
+        return from_columns(_with_file(_read_by_spark(spark, path)), columns, path)
+    found = survey(local, f"--input {path}")
+    for name in (columns.image, columns.caption, columns.uid or "uid", columns.path):
+        if name and (reason := found.unreadable.get(name.lower())):
+            raise UsageError(f"--input {path}: {reason}; give it one name and one type")
+    frame, folders = _read_files(spark, found, local)
+    left_out = [*found.unreadable.values(), *folders]
+    notes = {"columns_left_out": left_out} if left_out else {}
+    source = from_columns(frame, columns, path, found.images_by_path)
+    if not found.hidden:
+        return Source(source.frame, found.rows, notes=notes)
+    rejects = spark.createDataFrame(list(found.hidden.items()), "example string, rows long").select(
+        F.lit(HIDDEN).alias("reason"),
+        "example",
+        F.explode(F.sequence(F.lit(1), "rows")).alias("row"),
+    )
+    example = next(iter(found.hidden))
+    return Source(
+        source.frame,
+        found.rows,
+        notes=notes,
+        left_out={HIDDEN: (sum(found.hidden.values()), example)},
+        rejects=rejects.drop("row"),
+    )
 
 
 def delta(spark: SparkSession, ref: str, columns: Columns) -> Source:
     """A Delta table with the images' bytes in a column."""
-    frame = delta_tables.read(spark, ref)
-    default_path = F.lit(ref if delta_tables.is_name(ref) else delta_tables.path_of(ref))
-    return Source(from_columns(frame, columns, default_path, ref))
+    location = ref if delta_tables.is_name(ref) else delta_tables.path_of(ref)
+    frame = delta_tables.read(spark, ref).withColumn(_FILE, F.lit(location))
+    return from_columns(frame, columns, ref)
 
 
 def from_columns(
-    frame: DataFrame, columns: Columns, default_path: Column, source_name: str
-) -> DataFrame:
-    """`frame` with the column names of a pairs table.
+    frame: DataFrame, columns: Columns, source_name: str, images_by_path: set[str] | None = None
+) -> Source:
+    """`frame`, which has the column `_FILE`, with the column names of a pairs table.
 
-    `source_path` is `default_path` where the source has no path. The image is binary, or a struct
-    with `bytes` and `path` as Hugging Face `datasets` writes it. `source_name` is for messages.
+    `source_path` is the row's file where the source has no path. The image is binary, or a struct
+    with `bytes` and `path` as Hugging Face `datasets` writes it; where it has a path only, the
+    executors read it. `images_by_path` has the names, in lower case, of structs that may have such
+    rows (None: unknown). `source_name` is for messages.
     """
-    image = find_column(frame, columns.image, "--image-column", source_name)
-    caption = find_column(frame, columns.caption, "--caption-column", source_name)
-    uid = uid_column(frame, columns.uid, source_name)
-    if columns.path:
-        path: str | None = find_column(frame, columns.path, "--path-column", source_name)
-    else:
-        path = "source_path" if "source_path" in frame.columns else None
-    image_type = frame.schema[image].dataType
-    members = image_type.names if isinstance(image_type, T.StructType) else []
-    if not isinstance(image_type, T.BinaryType) and "bytes" not in members:
-        raise UsageError(
-            f"column {image} of {source_name} is {image_type.simpleString()}; --image-column needs "
-            "the bytes of images (binary, or a struct with `bytes`); "
-            "for files and captions: --source folder"
-        )
-    caption_type = frame.schema[caption].dataType
-    if isinstance(caption_type, T.ArrayType | T.MapType | T.StructType):
-        raise UsageError(
-            f"column {caption} of {source_name} is {caption_type.simpleString()}; "
-            "--caption-column needs text, one caption per row"
-        )
-    # Before the columns are renamed: afterwards the file's metadata is out of reach.
-    frame = frame.withColumn("_default_path", default_path)
-    error = "read_error" if "read_error" in frame.columns else None
+    frame = frame.withColumnRenamed(LEFT_OUT, f"{LEFT_OUT}_input")
+    own = frame.drop(_FILE)
+    image = find_column(own, columns.image, "--image-column", source_name)
+    caption = find_column(own, columns.caption, "--caption-column", source_name)
+    uid = uid_column(own, columns.uid, source_name)
+    has_path = columns.path or any(name.lower() == "source_path" for name in own.columns)
+    path = (
+        find_column(own, columns.path or "source_path", "--path-column", source_name)
+        if has_path
+        else None
+    )
+    error = next((name for name in own.columns if name.lower() == "read_error"), None)
+    members = _image_members(own, image, source_name)
+    if uid:
+        frame = frame.withColumn(uid, uid_text(frame, uid, "--uid-column", source_name))
+    # Its own read errors, if the source is a pairs table itself.
     roles = {"image": image, "caption": caption, "uid": uid, "source_path": path}
-    roles["read_error"] = error  # if the source is a pairs table itself
-    frame = rename_columns(frame, roles)
+    file = F.col(_FILE).alias(_FILE)
+    renamed = rename_columns(frame, roles | {"read_error": error, _FILE: _FILE})
     if path is None:
         image_path = F.col("image.path").cast("string") if "path" in members else F.lit(None)
-        frame = frame.withColumn("source_path", F.coalesce(image_path, F.col("_default_path")))
-    if "bytes" in members:
-        frame = frame.withColumn("image", F.col("image.bytes"))
-    return frame.drop("_default_path")
+        renamed = renamed.withColumn("source_path", F.coalesce(image_path, file))
+    if "path" in members and _has_paths_only(renamed, image, images_by_path):
+        renamed = _with_linked_images(renamed)
+    elif members:
+        renamed = renamed.withColumn("image", F.col("image.bytes"))
+    return Source(renamed.drop(_FILE))
 
 
-def _read_parquet(spark: SparkSession, path: str) -> DataFrame:
+def _image_members(frame: DataFrame, name: str, source_name: str) -> list[str]:
+    """The members of a struct of images; none for binary images. Raises UsageError for others."""
+    image_type = frame.schema[name].dataType
+    if isinstance(image_type, T.BinaryType):
+        return []
+    if isinstance(image_type, T.StructType) and "bytes" in image_type.names:
+        return list(image_type.names)
+    if isinstance(image_type, T.StringType):
+        hint = "decode base64 first (unbase64 in SQL); for paths and captions: --source folder"
+    elif isinstance(image_type, T.ArrayType) and isinstance(image_type.elementType, T.StructType):
+        hint = "make it one image a row first (explode in SQL)"
+    elif isinstance(image_type, T.ArrayType):
+        hint = "write the bytes of each file as binary first"
+    else:
+        hint = "for files and captions: --source folder"
+    raise UsageError(
+        f"column {name} of {source_name} is {image_type.simpleString()}; --image-column needs the "
+        f"bytes of images (binary, or a struct with `bytes` and `path`); {hint}"
+    )
+
+
+def _has_paths_only(frame: DataFrame, name: str, images_by_path: set[str] | None) -> bool:
+    if images_by_path is not None:
+        return name.lower() in images_by_path
+    return not frame.where("image.bytes IS NULL AND image.path IS NOT NULL").isEmpty()
+
+
+def _with_linked_images(frame: DataFrame) -> DataFrame:
+    """`frame` with the bytes of `image`, a struct: where it has a path only, those of the file."""
+    path = F.col("image.path").cast("string")
+    folder = F.regexp_replace(_FILE, "[^/]*$", "")
+    absolute = F.when(path.rlike("^(/|[A-Za-z][A-Za-z0-9+.-]*:/)"), path)
+    linked = F.when(F.col("image.bytes").isNull(), F.coalesce(absolute, F.concat(folder, path)))
+    if "read_error" not in frame.columns:
+        frame = frame.withColumn("read_error", F.lit(None).cast("string"))
+    frame = frame.withColumns({linked_images.PATH: linked, "image": F.col("image.bytes")})
+    return frame.mapInArrow(linked_images.with_linked_images, frame.schema).drop(linked_images.PATH)
+
+
+def _read_files(spark: SparkSession, found: ParquetFiles, root: str) -> tuple[DataFrame, list[str]]:
+    """The rows of the files, with `_FILE`; names of folders (`lang=en`) that are not read."""
+    groups: dict[frozenset[str], list[str]] = {}
+    for path, empty in found.files.items():
+        groups.setdefault(empty, []).append(path)
+    options: dict[str, Any] = {"basePath": root} if os.path.isdir(root) else {}
+    frame: DataFrame | None = None
+    folders: list[str] = []
+    for empty, paths in groups.items():
+        fields = [field for field in found.schema if field.name.lower() not in empty]
+        reader = spark.read.schema(T.StructType(fields))
+        escaped = [re.sub(r"([\\*?\[\]{}])", r"\\\1", path) for path in paths]
+        try:
+            part = reader.options(**options).parquet(*escaped)
+            part.schema  # noqa: B018 - Spark Connect reads the schema only here
+        except Exception:  # some files are in folders such as `lang=en`, others are not
+            part = reader.options(recursiveFileLookup=True).parquet(*escaped)
+            names = (name for path in paths for name in os.path.relpath(path, root).split("/")[:-1])
+            folders += dict.fromkeys(name for name in names if "=" in name)
+        part = _with_file(part).withColumns({uuid: _uuid_text(uuid) for uuid in found.uuids})
+        frame = part if frame is None else frame.unionByName(part, allowMissingColumns=True)
+    assert frame is not None
+    return frame, [f"folder {name}, which not all files are in" for name in folders]
+
+
+def _with_file(frame: DataFrame) -> DataFrame:
+    """Add `_FILE`, even if the frame has a column `_metadata` of its own."""
+    file = frame.metadataColumn("_metadata").getField("file_path")
+    # undo its %-escapes, in which a plus is not a space
+    file = F.url_decode(F.regexp_replace(file, r"\+", "%2B"))
+    return frame.withColumn(_FILE, F.regexp_replace(file, "^file:/+", "/"))
+
+
+def _uuid_text(name: str) -> Column:
+    return F.regexp_replace(F.lower(F.hex(quoted(name))), _UUID, "$1-$2-$3-$4-$5")
+
+
+def _read_by_spark(spark: SparkSession, path: str) -> DataFrame:
     location = delta_tables.path_of(path)
     problem = ""
     # The files of a folder may differ: try all their columns, then Spark's choice, then subfolders.

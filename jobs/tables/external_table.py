@@ -43,12 +43,17 @@ def read_table(spark: SparkSession, ref: str, option: str) -> DataFrame:
 
 
 def find_column(frame: DataFrame, name: str, option: str, table: str) -> str:
-    """`name`, if the table has that column, else UsageError, which suggests the nearest name.
+    """The column called `name`: the one of exactly this name, else the one in another case.
 
-    `option` and `table` are what the message calls the option and the table.
+    `option` and `table` are what messages call the option and the table. Raises UsageError where
+    there is no such column, with the nearest name, or more than one.
     """
-    if name in frame.columns:
-        return name
+    matches = [column for column in frame.columns if column == name]
+    matches = matches or [column for column in frame.columns if column.lower() == name.lower()]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UsageError(f"{option}: {table} has the columns {' and '.join(matches)}; rename one")
     guess = nearest(name, frame.columns)
     hint = f"did you mean {guess}?" if guess else f"it has {', '.join(frame.columns)}"
     raise UsageError(f"{option}: {table} has no column {name}; {hint}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from ..core.errors import UsageError
-from ..core.settings import nearest
 from .delta import described, quoted
+from .external_table import find_column
 
 PAIRS = T.StructType(
     [
@@ -26,6 +26,11 @@ PAIRS_KEYS = ("uid", "image_sha", "caption_sha")
 """The key columns. They are narrow, and the only ones with statistics for data skipping."""
 
 
+_NESTED = (T.StructType, T.ArrayType, T.MapType, T.VariantType)
+_TEXT = (T.StringType, T.CharType, T.VarcharType, T.BinaryType)
+_EXACT = 2.0**53  # up to here a double holds every whole number
+
+
 def with_keys(
     pairs: DataFrame,
     uid_column: str = "uid",
@@ -38,18 +43,20 @@ def with_keys(
     `image_sha` is the hash of the bytes: the table's own column of that name if it has one (a rerun
     then reads no image), else computed. With paths it is the hash of the path, assuming that its
     image never changes. `caption_sha` is always computed, so that an edited caption is noticed.
-    Raises UsageError for a missing column.
+    Raises UsageError for a missing column, or one whose type does not fit.
     """
-    image = image_path_column or image_column
-    for option, name in (("uid", uid_column), ("image", image), ("caption", caption_column)):
-        if name not in pairs.columns:
-            guess = nearest(name, pairs.columns)
-            hint = f"did you mean {guess}?" if guess else f"it has {', '.join(pairs.columns)}"
-            raise UsageError(f"--{option}-column: the pairs table has no column {name}; {hint}")
+    table = "the pairs table"
+    image_option = "--image-path-column" if image_path_column else "--image-column"
+    wanted = image_path_column or image_column
+    image = find_column(pairs, wanted, image_option, table)
+    caption = find_column(pairs, caption_column, "--caption-column", table)
+    uid = find_column(pairs, uid_column, "--uid-column", table)
+    _check_type(pairs, image, (T.BinaryType,) if not image_path_column else _TEXT, image_option)
+    _check_type(pairs, caption, _TEXT, "--caption-column")
     named = {
-        "uid": F.col(quoted(uid_column)).cast("string"),
+        "uid": uid_text(pairs, uid, "--uid-column", table),
         "image_path" if image_path_column else "image": F.col(quoted(image)),
-        "caption": F.col(quoted(caption_column)),
+        "caption": F.col(quoted(caption)),
     }
     keyed = pairs.withColumns(named)
     content = F.col("image_path" if image_path_column else "image").cast("binary")
@@ -57,3 +64,33 @@ def with_keys(
         keyed = keyed.withColumn("image_sha", F.sha2(F.coalesce(content, F.lit(b"")), 256))
     text = F.coalesce(F.col("caption").cast("binary"), F.lit(b""))
     return keyed.withColumn("caption_sha", F.sha2(text, 256))
+
+
+def uid_text(frame: DataFrame, name: str, option: str, table: str) -> Column:
+    """The uids in a column as text, unchanged: numbers in decimal digits, bytes in hex.
+
+    Doubles that are whole numbers are written as such: pandas makes doubles of integers where some
+    are missing. Raises UsageError for nested types, with `option` and `table` in the message.
+    """
+    uid, data_type = F.col(quoted(name)), frame.schema[name].dataType
+    if isinstance(data_type, _NESTED):
+        raise UsageError(
+            f"{option}: {name} of {table} is {data_type.simpleString()}; uids are texts or numbers"
+        )
+    if isinstance(data_type, T.BinaryType):
+        return F.lower(F.hex(uid))
+    if isinstance(data_type, T.FloatType | T.DoubleType):
+        whole = (F.floor(uid) == uid) & (F.abs(uid) <= _EXACT)
+        return F.when(whole, uid.cast("long").cast("string")).otherwise(uid.cast("string"))
+    return uid.cast("string")
+
+
+def _check_type(
+    pairs: DataFrame, name: str, types: tuple[type[T.DataType], ...], option: str
+) -> None:
+    data_type = pairs.schema[name].dataType
+    if not isinstance(data_type, types):
+        needs = "binary" if types == (T.BinaryType,) else "string or binary"
+        raise UsageError(
+            f"{option}: {name} of the pairs table is {data_type.simpleString()}; it needs {needs}"
+        )

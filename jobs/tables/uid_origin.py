@@ -28,6 +28,11 @@ def of(spark: SparkSession, ref: str) -> Origin | None:
     return cast(Origin, value) if value in get_args(Origin) else None
 
 
+def of_column(spark: SparkSession, pairs: str, uid_column: str) -> Origin | None:
+    """The origin of the uids in a column of a pairs table: `uid`, or one of the user's own."""
+    return of(spark, pairs) if uid_column.lower() == "uid" else "given"
+
+
 def record(spark: SparkSession, ref: str, origin: Origin | None) -> None:
     """Set the property of a Delta table, or remove it (None). Writes a table version if it changes.
 
