@@ -29,7 +29,7 @@ from ..core.errors import UsageError
 from ..core.job_runner import main as run_job
 from ..core.job_runner import new_run_id, say
 from ..core.progress import Progress
-from ..tables import delta, runs
+from ..tables import delta, runs, uid_origin
 from ..tables import scores as scores_table
 from ..tables.pairs import with_keys
 from . import pending_rows
@@ -84,6 +84,10 @@ def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
     run_id = new_run_id()
     tally = Tally()
     scores_table.create(spark, config.scores)
+    origin = uid_origin.of_column(spark, config.pairs, config.uid_column)
+    if scores_version is not None:
+        origin = uid_origin.combined(uid_origin.of(spark, config.scores), origin)
+    uid_origin.record(spark, config.scores, origin)
     if config.retry and scores_version is not None:
         _delete_retried(spark, config, scorer)
     if skipped:
@@ -240,8 +244,9 @@ def _with_keys(frame: DataFrame, config: ScoreConfig) -> DataFrame:
 def _columns(source: DataFrame, config: ScoreConfig) -> list[str]:
     """The columns of the pairs table that scoring reads."""
     image = config.image_path_column or config.image_column
-    names = [config.uid_column, image, config.caption_column, "image_sha"]
-    return [name for name in dict.fromkeys(names) if name in source.columns]
+    wanted = {config.uid_column, image, config.caption_column, "image_sha"}
+    lower = {name.lower() for name in wanted}
+    return [name for name in source.columns if name.lower() in lower]
 
 
 def _check_scores(scores: DataFrame, config: ScoreConfig) -> None:
