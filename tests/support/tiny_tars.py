@@ -1,4 +1,4 @@
-"""Makes small tars for tests: with any members, or with samples as img2dataset writes them."""
+"""Makes and reads small tars: with any members, or with samples as img2dataset writes them."""
 
 import io
 import json
@@ -6,6 +6,8 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from udfs.inputs import tar_samples, tars
 
 
 def write_tar(
@@ -30,3 +32,16 @@ def img2dataset(samples: int) -> dict[str, bytes]:
         members[f"{n:05d}.txt"] = f"caption {n}".encode()
         members[f"{n:05d}.json"] = json.dumps(fields).encode()
     return members
+
+
+def read_pairs(
+    folder: Path, members: dict[str, bytes] | Iterable[tuple[str, bytes]], **naming: Any
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The pairs of a tar with these members, and the reasons and names of what is left out."""
+    path = write_tar(folder / "x.tar", members)
+    rule = tar_samples.Naming(**naming)
+    rows = list(tars.read_tar(str(path), rule))
+    left_out = [row["_left_out"] for row in rows if row["_left_out"]]
+    assert {row["reason"] for row in left_out} <= set(tar_samples.reasons(rule))
+    names = [(row["reason"], row["example"].removeprefix(f"{path}#")) for row in left_out]
+    return [row for row in rows if not row["_left_out"]], names

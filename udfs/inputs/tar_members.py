@@ -31,7 +31,7 @@ class Member:
     """A member of a tar that is being read; its bytes are there until the next one is asked for.
 
     Attributes:
-        name: its path in the tar, without lone surrogates, which UTF-8 cannot encode.
+        name: its path in the tar, as `valid_text`.
         size: in bytes.
         offset: of its bytes in the unpacked tar.
         is_file: whether it is a regular file, not a link or device.
@@ -117,8 +117,8 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def valid_text(text: str) -> str:
-    """`text` without lone surrogates, which UTF-8 cannot encode."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    """`text` with lone surrogates, which UTF-8 cannot encode, spelled out, so that names differ."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _unpacked(file: IO[bytes], magic: bytes) -> Any:

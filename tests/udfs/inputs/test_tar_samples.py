@@ -1,37 +1,20 @@
-"""Every member of a tar is in a row or counted; keys are `webdataset`'s; without Spark."""
+"""What a tar's members become by their names, bytes and JSON; without Spark."""
 
 import io
 import json
 import tarfile
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import webdataset
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tiny_tars import write_tar
+from tiny_tars import read_pairs, write_tar
 
 from udfs.inputs import tar_samples, tars
-from udfs.inputs.tar_samples import Naming
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff\xe0"
-
-
-def read(
-    folder: Path, members: dict[str, bytes] | Iterable[tuple[str, bytes]], **naming: Any
-) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """The pairs of a tar with these members, and the reasons and names of what is left out."""
-    path = write_tar(folder / "x.tar", members)
-    rows = list(tars.read_tar(str(path), Naming(**naming)))
-    left_out = [row["_left_out"] for row in rows if row["_left_out"]]
-    assert {row["reason"] for row in left_out} <= set(tar_samples.reasons(Naming(**naming)))
-    names = [(row["reason"], row["example"].removeprefix(f"{path}#")) for row in left_out]
-    return [row for row in rows if not row["_left_out"]], names
 
 
 def fields(rows: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
@@ -51,7 +34,7 @@ def test_names_and_texts_of_other_writers(tmp_path: Path) -> None:
         "b/2.gif": b"3",
         "b/2.json": b"[" * 100_000,
     }
-    rows, left_out = read(tmp_path, members)
+    rows, left_out = read_pairs(tmp_path, members)
     assert fields(rows, "key", "image", "caption") == [
         ("a/1", b"1", [b"from json ?"]),
         ("a/2", b"2", [b"\xff\x00 bytes as they are"]),
@@ -71,14 +54,14 @@ def test_a_key_ends_at_the_first_dot_or_the_last(tmp_path: Path) -> None:
     members: dict[str, bytes] = {}
     for n in range(5):
         members |= {f"v1.5_{n}.jpg": b"%d" % n, f"v1.5_{n}.txt": b"text %d" % n}
-    rows, left_out = read(tmp_path, members)
+    rows, left_out = read_pairs(tmp_path, members)
     assert fields(rows, "key", "image", "caption") == [("v1", b"0", [b"text 0"])]
     assert Counter(reason for reason, _ in left_out) == {
         tar_samples.FURTHER["image"]: 4,
         tar_samples.FURTHER["caption"]: 4,
     }
     assert {name for _, name in left_out} == set(members) - {"v1.5_0.jpg", "v1.5_0.txt"}
-    rows, left_out = read(tmp_path, members, last_dot=True)
+    rows, left_out = read_pairs(tmp_path, members, last_dot=True)
     assert fields(rows, "key", "image", "caption") == [
         (f"v1.5_{n}", b"%d" % n, [b"text %d" % n]) for n in range(5)
     ]
@@ -92,20 +75,20 @@ def test_endings_by_option_choose_among_images_and_texts(tmp_path: Path) -> None
         "0.alt.txt": b"alt",
         "0.blip.txt": b"blip",
     }
-    rows, left_out = read(tmp_path, members)
+    rows, left_out = read_pairs(tmp_path, members)
     assert fields(rows, "image", "caption") == [(b"left", [b"alt"])]
     assert left_out == [
         (tar_samples.FURTHER["image"], "0.right.png"),
         (tar_samples.FURTHER["caption"], "0.blip.txt"),
     ]
     chosen = {"image_endings": ("right.png",), "caption_endings": ("blip.txt",)}
-    rows, left_out = read(tmp_path, members, **chosen)
+    rows, left_out = read_pairs(tmp_path, members, **chosen)
     assert fields(rows, "image", "caption") == [(b"right", [b"blip"])]
     assert left_out == [
         ("members ending in .png", "0.left.png"),
         ("members ending in .txt", "0.alt.txt"),
     ]
-    rows, _ = read(
+    rows, _ = read_pairs(
         tmp_path, {"1.IMG": b"i", "1.cap": b"c"}, image_endings=("img",), caption_endings=("cap",)
     )
     assert fields(rows, "image", "caption") == [(b"i", [b"c"])]
@@ -124,7 +107,7 @@ def test_an_image_is_told_by_its_bytes_where_its_ending_is_not_known(tmp_path: P
         "4.foo": b"",
         "4.txt": b"an embedding",
     }
-    rows, left_out = read(tmp_path, members)
+    rows, left_out = read_pairs(tmp_path, members)
     assert fields(rows, "key", "image", "caption") == [
         ("0", JPEG + b"0" * 40_000, None),
         ("1", heic, None),
@@ -137,7 +120,7 @@ def test_an_image_is_told_by_its_bytes_where_its_ending_is_not_known(tmp_path: P
         ("members ending in .npy", "4.npy"),
         ("members with another ending (see --image-ending and --caption-ending)", "4.foo"),
     ]
-    rows, left_out = read(tmp_path, members, image_endings=("jpg",))
+    rows, left_out = read_pairs(tmp_path, members, image_endings=("jpg",))
     assert fields(rows, "key", "image") == [("2", None), ("3", b"3"), ("4", None)]
     assert len(left_out) == len(members) - 3
 
@@ -164,14 +147,14 @@ def test_an_image_is_told_by_its_bytes_where_its_ending_is_not_known(tmp_path: P
 def test_captions_and_uids_of_json(
     tmp_path: Path, content: str, caption: list[bytes | None] | None, uid: str | None
 ) -> None:
-    (row,), left_out = read(tmp_path, {"0.jpg": b"0", "0.json": content.encode()})
+    (row,), left_out = read_pairs(tmp_path, {"0.jpg": b"0", "0.json": content.encode()})
     assert (row["caption"], row["uid"], left_out) == (caption, uid, [])
     assert row["metadata"] == content.encode()
 
 
 def test_what_is_no_text_in_json_is_counted(tmp_path: Path) -> None:
     values = {"caption": [{"raw": "a"}, "b", True], "uid": ["x"]}
-    (row,), left_out = read(tmp_path, {"0.jpg": b"0", "0.json": json.dumps(values).encode()})
+    (row,), left_out = read_pairs(tmp_path, {"0.jpg": b"0", "0.json": json.dumps(values).encode()})
     assert (row["caption"], row["uid"]) == ([b"b"], None)
     assert left_out == [
         *[(tar_samples.NO_TEXT, "0.json")] * 2,
@@ -188,10 +171,10 @@ def test_the_fields_that_are_asked_for_win(tmp_path: Path) -> None:
         "1.txt": b"",
         "1.json": b'{"caption": "beside an empty text"}',
     }
-    rows, left_out = read(tmp_path, members)
+    rows, left_out = read_pairs(tmp_path, members)
     assert fields(rows, "caption", "uid") == [([b"text"], "6"), ([b"beside an empty text"], None)]
     assert left_out == []
-    rows, left_out = read(tmp_path, members, caption_field="Blip", uid_field="id")
+    rows, left_out = read_pairs(tmp_path, members, caption_field="Blip", uid_field="id")
     assert fields(rows, "caption", "uid") == [([b"one", b"two"], "5"), (None, None)]
     assert left_out == [(tar_samples.BESIDE, "0.txt"), (tar_samples.BESIDE, "1.txt")]
 
@@ -202,15 +185,15 @@ def test_members_that_stand_apart_join_the_image_of_their_key(tmp_path: Path) ->
     more = [(f"{n}.json", b'{"uid": "u%d"}' % n) for n in range(3)]
     want = [(b"%d" % n, [b"text %d" % n], f"u{n}") for n in range(3)]
     for members in (images + texts + more, texts + images + more, more + texts[::-1] + images):
-        rows, left_out = read(tmp_path, [*members, ("3.txt", b"no image")])
+        rows, left_out = read_pairs(tmp_path, [*members, ("3.txt", b"no image")])
         assert fields(rows, "image", "caption", "uid") == [*want, (None, [b"no image"], None)]
         assert left_out == []
     # A pair that lacks nothing is given before its JSON comes, unless a uid is asked for.
     pairs = [member for pair in zip(images, texts, strict=True) for member in pair]
-    rows, left_out = read(tmp_path, pairs + more)
+    rows, left_out = read_pairs(tmp_path, pairs + more)
     assert fields(rows, "image", "caption", "uid") == [(*row[:2], None) for row in want]
     assert left_out == [(tar_samples.APART, f"{n}.json") for n in range(3)]
-    rows, left_out = read(tmp_path, pairs + more, uid_field="uid")
+    rows, left_out = read_pairs(tmp_path, pairs + more, uid_field="uid")
     assert fields(rows, "image", "caption", "uid") == want
     assert left_out == []
 
@@ -220,9 +203,23 @@ def test_texts_that_are_too_large_to_wait_are_counted(
 ) -> None:
     monkeypatch.setattr(tars, "MAX_TEXT_BYTES", 8)
     members = [("0.jpg", b"0"), ("1.jpg", b"1"), ("0.txt", b"fits in"), ("1.txt", b"does not")]
-    rows, left_out = read(tmp_path, members)
+    rows, left_out = read_pairs(tmp_path, members)
     assert fields(rows, "image", "caption") == [(b"0", [b"fits in"]), (b"1", None)]
     assert left_out == [(tar_samples.APART, "1.txt")]
+
+
+def test_names_that_are_not_utf_8_stay_apart(tmp_path: Path) -> None:
+    members: dict[str, bytes] = {}
+    for letter in "éè":
+        name = f"caf{letter}".encode("latin-1").decode("utf-8", "surrogateescape")
+        members |= {f"{name}.jpg": letter.encode(), f"{name}.txt": letter.encode()}
+    rows, left_out = read_pairs(tmp_path, members)
+    assert fields(rows, "image", "caption") == [
+        ("é".encode(), ["é".encode()]),
+        ("è".encode(), ["è".encode()]),
+    ]
+    assert [row["key"].encode().decode() for row in rows] == [r"caf\udce9", r"caf\udce8"]
+    assert left_out == []
 
 
 def test_links_and_devices_are_counted_and_a_tar_without_a_sample_is_named(tmp_path: Path) -> None:
@@ -249,85 +246,3 @@ def test_memory_is_that_of_a_sample(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5_000_000
-
-
-KEYS = st.sampled_from(["a", "b/c", "ü 1", "d.e/f", "0001", "deep/er/2", "./7"])
-ENDINGS = st.sampled_from(
-    [
-        "jpg",
-        "PNG",
-        "left.png",
-        "5_1.jpg",
-        "txt",
-        "alt.txt",
-        "TXT",
-        "json",
-        "a.json",
-        "npy",
-        "cls",
-        "",
-    ]
-)
-NAMES = st.one_of(
-    st.builds(lambda key, ending: f"{key}.{ending}", KEYS, ENDINGS),
-    st.sampled_from(["README", ".hidden.jpg", "x/._a.jpg", "__notes__/1.txt", "d.e/none"]),
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(NAMES, max_size=25), st.booleans(), st.booleans())
-def test_every_member_is_in_a_row_or_counted(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str], by_key: bool, last_dot: bool
-) -> None:
-    if by_key:
-        names.sort()
-    members = [
-        (name, b'{"number": %d}' % n if name.endswith("json") else b"%d" % n)
-        for n, name in enumerate(names)
-    ]
-    folder = tmp_path_factory.getbasetemp()
-    rows, left_out = read(folder, members, last_dot=last_dot)
-    used = [name for reason, name in left_out if reason != tar_samples.NO_SAMPLE]
-    bodies = {body: name for name, body in members}
-    for row in rows:
-        assert row["read_error"] is None
-        parts = (row["image"], row["metadata"], *(row["caption"] or ()))
-        found = [bodies[part] for part in parts if part is not None]
-        assert found
-        used += found
-        assert all(name.startswith(f"{row['key']}.") for name in found)
-    assert Counter(used) == Counter(names)
-    # No two half rows: where a key has an image, no other row of it lacks one.
-    with_image = {row["key"] for row in rows if row["image"] is not None}
-    assert all(row["image"] is not None for row in rows if row["key"] in with_image)
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    st.dictionaries(
-        KEYS, st.sets(ENDINGS.filter(lambda ending: ending not in ("TXT", ""))), max_size=7
-    )
-)
-def test_samples_are_those_of_webdataset(
-    tmp_path_factory: pytest.TempPathFactory, samples: dict[str, set[str]]
-) -> None:
-    folder = tmp_path_factory.getbasetemp()
-    members = {
-        f"{key}.{ending}": f"{key} {ending}".encode()
-        for key, endings in samples.items()
-        for ending in endings
-        if "json" not in ending
-    }
-    rows, _ = read(folder, members)
-    theirs = webdataset.WebDataset(str(folder / "x.tar"), shardshuffle=False, empty_check=False)
-    want = []
-    for sample in theirs:
-        images = [sample[e] for e in ("jpg", "png", "left.png", "5_1.jpg") if e in sample]
-        texts = [sample[e] for e in ("txt", "alt.txt") if e in sample]
-        if images or texts:
-            want.append((sample["__key__"], set(images), set(texts)))
-    assert len(rows) == len(want)
-    for row, (key, any_image, any_text) in zip(rows, want, strict=True):
-        assert row["key"] == key
-        assert row["image"] in (any_image or {None})
-        assert row["caption"] is None if not any_text else row["caption"][0] in any_text
