@@ -8,6 +8,7 @@
 
 Each function call runs the model once for each row, so take several scores from one `mlm_score`.
 Write scores to a table before filtering on them: Spark may otherwise run the model twice.
+Images must be binary, captions strings or binary: other types fail with a line that names them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas import functions
 
-from udfs.core.arrow_values import python_values
+from udfs.core.arrow_values import BYTES, TEXT, check_values, python_values
 from udfs.core.metrics import METRIC_NAMES, METRICS
 from udfs.inputs.image_files import read_path
 from udfs.models import loaded_model
@@ -89,7 +90,7 @@ def register(
 ) -> None:
     """Register `name(image, caption)` for SQL. CAST captions AS BINARY if their encoding may be
     broken."""
-    spark.udf.register(name, scores_udf(config or ModelConfig()))
+    spark.udf.register(name, scores_udf(config or ModelConfig(), name=name))
 
 
 def register_functions(spark: SparkSession, config: ModelConfig | None = None) -> list[str]:
@@ -102,14 +103,16 @@ def register_functions(spark: SparkSession, config: ModelConfig | None = None) -
     config = config or ModelConfig()
     functions_of = {"mlm_scores": SCORES.fieldNames(), "mlm_score": list(METRICS)}
     for name, columns in functions_of.items():
-        spark.udf.register(name, scores_udf(config, columns))
+        spark.udf.register(name, scores_udf(config, columns, name))
     for metric in METRICS:
         spark.udf.register(f"mlm_{metric}", score_udf(config, metric))
     return [*functions_of, *(f"mlm_{metric}" for metric in METRICS)]
 
 
-def scores_udf(config: ModelConfig, columns: Sequence[str] = ()) -> Any:
-    """The iterator-form pandas UDF behind `mlm_scores`: a struct of these columns of `SCORES`."""
+def scores_udf(config: ModelConfig, columns: Sequence[str] = (), name: str = "mlm_scores") -> Any:
+    """The iterator-form pandas UDF behind `mlm_scores`: a struct of these columns of `SCORES`.
+
+    `name` is what its errors call it."""
     fields = [field for field in SCORES if field.name in (columns or SCORES.fieldNames())]
     # Spark 4.2 treats a struct with comments as another type than the same one without.
     uncommented = T.StructType([T.StructField(field.name, field.dataType) for field in fields])
@@ -122,7 +125,7 @@ def scores_udf(config: ModelConfig, columns: Sequence[str] = ()) -> Any:
 
     import pandas as pd
 
-    return _udf(config, to_frame, uncommented, pd.DataFrame)
+    return _udf(config, to_frame, uncommented, pd.DataFrame, name)
 
 
 def score_udf(config: ModelConfig, metric: str) -> Any:
@@ -134,7 +137,7 @@ def score_udf(config: ModelConfig, metric: str) -> Any:
 
         return pd.Series(columns_of(answers)[metric], dtype="float32")
 
-    return _udf(config, to_series, SCORES[metric].dataType, pd.Series)
+    return _udf(config, to_series, SCORES[metric].dataType, pd.Series, f"mlm_{metric}")
 
 
 def _udf(
@@ -142,12 +145,16 @@ def _udf(
     to_pandas: Callable[[Sequence[Scored]], Any],
     spark_type: T.DataType,
     pandas_type: type,
+    name: str,
 ) -> Any:
     import pandas as pd
 
     def score(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[Any]:
         meter = Meter()
-        pairs = ((images.array, captions.array) for images, captions in batches)
+        pairs = (
+            (_values(images, f"{name}: image", BYTES), _values(captions, f"{name}: caption", TEXT))
+            for images, captions in batches
+        )
         for answers in score_stream(_scorer(config, meter), pairs, meter):
             yield to_pandas(answers)
 
@@ -159,6 +166,16 @@ def _udf(
     # Declared nondeterministic so that the optimizer does not evaluate the model twice.
     pandas_udf: Any = functions.pandas_udf  # its overloads reject annotations set by hand
     return pandas_udf(score, spark_type).asNondeterministic()
+
+
+def _values(column: Any, name: str, needs: str) -> Sequence[Any]:
+    """The values of a column from pandas. Raises TypeError if they are not of the type `needs`: SQL
+    binds a function to columns of any type."""
+    if column.ndim > 1:
+        raise TypeError(f"{name} is struct<{','.join(map(str, column.columns))}>; it needs {needs}")
+    values: Sequence[Any] = column.array
+    check_values(values, name, needs)
+    return values
 
 
 def score_batches(
@@ -181,7 +198,7 @@ def score_batches(
         def pairs() -> Iterator[tuple[Any, Any]]:
             for batch in batches:
                 waiting_keys.append([batch.column(key) for key in keys])
-                yield python_values(batch.column(image)), python_values(batch.column("caption"))
+                yield _arrow_values(batch, image), _arrow_values(batch, "caption")
 
         paths = image == "image_path"
         for answers in score_stream(scorer, pairs(), meter, read=read_path if paths else None):
@@ -197,6 +214,12 @@ def score_batches(
                 yield pa.RecordBatch.from_arrays(arrays, names=schema.fieldNames())
 
     return score, schema
+
+
+def _arrow_values(batch: pa.RecordBatch, name: str) -> list[Any]:
+    values = python_values(batch.column(name))
+    check_values(values, name, BYTES if name == "image" else TEXT)
+    return values
 
 
 def explain_model(

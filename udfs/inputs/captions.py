@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Collection
 from typing import Any
 
+from udfs.core.arrow_values import as_bytes
+
 # C0 controls except tab, line feed and carriage return. A NUL ends the string in some readers, and
 # the others are damage in a caption and never carry meaning.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -29,11 +31,12 @@ def clean(caption: str | bytes | bytearray | memoryview | None) -> str:
 
     Bytes are read as UTF-8. Spark passes strings on as raw bytes without checking them, and a
     Parquet file from elsewhere may hold anything: so UDFs get captions as bytes, decoded here.
+    What is neither text nor bytes raises TypeError.
     """
     if caption is None:
         return ""
     if not isinstance(caption, str):
-        caption = bytes(caption).decode("utf-8", errors="replace")
+        caption = as_bytes(caption).decode("utf-8", errors="replace")
     caption = _LONE_SURROGATES.sub("\ufffd", caption)
     caption = _CONTROLS.sub(" ", caption).strip()
     return "" if all(map(_shows_nothing, caption)) else caption

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from udfs.core.arrow_values import as_bytes
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -74,6 +76,10 @@ def open_image(data: bytes | bytearray | memoryview | None) -> Iterator[Image]:
     Whatever fails here or in the body of the `with` block becomes an ImageError."""
     if data is None:
         raise ImageError("no image (null)")
+    try:
+        data = as_bytes(data)
+    except TypeError as error:
+        raise ImageError(f"not the bytes of an image: {error}") from None
     if len(data) == 0:
         raise ImageError("empty image (0 bytes)")
     if len(data) > MAX_BYTES:
