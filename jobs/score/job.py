@@ -9,6 +9,7 @@ loses one slice, and the next run continues from there.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -34,10 +35,12 @@ from ..tables import scores as scores_table
 from ..tables.pairs import with_keys
 from . import pending_rows
 from .settings import ScoreConfig
+from .table_stream import for_each_slice, must_stream
 from .tally import Tally
 
 SLICE_SECONDS = 60  # target for one slice: what a crash may cost, and how often progress is shown
 TASK_ROWS = 64  # a task with fewer rows is not worth starting
+STREAMED_ROWS = 512  # per task, about, in a slice of a table that is read through its catalog
 FIRST_ROWS = 16  # per task in the first slice: it ends soon and gives a rate to plan with
 
 
@@ -139,19 +142,34 @@ def _score_slices(
     """Read, score and append slice by slice. Slices grow until each takes about SLICE_SECONDS."""
     slots = _slots(spark)
     columns = _columns(source, config)
+    to_model = pending.where(F.col("status").isNull())
+    numbers = itertools.count(1)
+
+    def score(payload: DataFrame, wanted: DataFrame, size: int) -> int:
+        tasks = config.partitions or max(slots, min(size // TASK_ROWS, 4 * slots))
+        scored = _scored(_with_keys(payload, config), wanted, model, config, tasks)
+        done = _append(scored, config, scorer, run_id, next(numbers), tally)
+        progress.add(done)
+        return done
+
+    if must_stream(config.pairs):
+        size = min(config.slice_rows, STREAMED_ROWS * slots)
+        at_once = max(1, size * len(files) // progress.total)
+        for_each_slice(
+            spark,
+            config.pairs,
+            columns,
+            at_once,
+            lambda payload, names: score(payload, pending_rows.in_files(to_model, names), size),
+        )
+        return
     direct = pending_rows.files_hold_just_the_rows(spark, config.pairs, columns)
     size = min(config.slice_rows, FIRST_ROWS * slots) if direct else config.slice_rows
-    number = 0
     while files:
-        number += 1
         part = pending_rows.next_slice(files, size)
-        wanted = pending_rows.in_slice(pending.where(F.col("status").isNull()), part)
-        payload = _with_keys(pending_rows.read_slice(spark, source, part, direct, columns), config)
-        tasks = config.partitions or max(slots, min(size // TASK_ROWS, 4 * slots))
+        payload = pending_rows.read_slice(spark, source, part, direct, columns)
         started = time.monotonic()
-        scored = _scored(payload, wanted, model, config, tasks)
-        done = _append(scored, config, scorer, run_id, number, tally)
-        progress.add(done)
+        done = score(payload, pending_rows.in_slice(to_model, part), size)
         if direct:
             rate = done / (time.monotonic() - started)
             size = min(config.slice_rows, max(TASK_ROWS * slots, round(rate * SLICE_SECONDS)))

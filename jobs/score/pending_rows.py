@@ -135,14 +135,16 @@ def file_name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
+def in_files(rows: DataFrame, names: Sequence[str]) -> DataFrame:
+    """The rows in the data files of these names."""
+    return rows.where(F.col("file_name").isin(list(names)))
+
+
 def in_slice(rows: DataFrame, part: Slice) -> DataFrame:
     """The rows that belong to this slice."""
     bucket = F.col("bucket")
-    return rows.where(
-        F.col("file_name").isin([file_name(path) for path in part.paths])
-        & (bucket >= part.start)
-        & (bucket < part.stop)
-    )
+    selected = in_files(rows, [file_name(path) for path in part.paths])
+    return selected.where((bucket >= part.start) & (bucket < part.stop))
 
 
 def files_hold_just_the_rows(spark: SparkSession, ref: str, columns: Sequence[str]) -> bool:
