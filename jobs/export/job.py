@@ -60,6 +60,7 @@ def _uids(spark: SparkSession, config: ExportConfig, selection: DataFrame) -> di
         uids = selected_rows.with_existing_pair(selected_rows.kept_rows(selection), keyed).select(
             "uid", "repetitions"
         )
+    uids = export_uids.of_source(uids)
     rows, repetitions = export_uids.count_uids(uids)
     counts: dict[str, Any] = {"kept": rows, "repetitions": repetitions}
     if config.dry_run:

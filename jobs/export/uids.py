@@ -59,6 +59,12 @@ def check_origin(spark: SparkSession, selection: str, made_up_uids: bool) -> Non
     job_runner.say(f"note: {problem}")
 
 
+def of_source(uids: DataFrame) -> DataFrame:
+    """The uids as the source has them: ingest numbers the captions of one image, `ID#0`, `ID#1`."""
+    numbered = rf"^([0-9A-Fa-f]{{{_DIGITS}}})#\d+$"
+    return uids.withColumn("uid", F.regexp_replace("uid", numbered, "$1"))
+
+
 def count_uids(uids: DataFrame) -> tuple[int, int]:
     """Rows of `kept_uids`, and the sum of their repetitions.
 
