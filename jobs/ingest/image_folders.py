@@ -8,66 +8,79 @@ first and bytes are read last, so that no image goes through a shuffle.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import pyarrow as pa
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from udfs.inputs import image_files
+from udfs.inputs.folder_walk import walk_files
 
 from ..core.errors import UsageError, first_line
 from ..tables import delta
 
-PATH_COLUMNS = ("file_name", "filename", "file", "path", "image_path", "image", "filepath")
-"""Column names that caption files use for the image's path, tried in this order."""
-
-_CAPTION_FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _PARTITION_BYTES = 64 * 1024 * 1024
-_FILES = "source_path string, length long"
+_MORE_SUFFIXES = ("jfif", "jpe", "heic", "heif", "jxl")
 
 
 @dataclass(frozen=True)
 class MatchResult:
-    """Captions with the path of their image, and the captions and images without a match."""
+    """Captions with the file that they name, and how many name one file, several, and none.
 
-    pairs: DataFrame
-    unmatched_captions: DataFrame
-    unmatched_images: DataFrame
+    `captions` has three columns more: `_fits`, how many files fit; `source_path`, one of them; and
+    `_such_as`, two of them in words.
+    """
 
-
-def read_captions(spark: SparkSession, path: str) -> DataFrame:
-    """A CSV (with a header), TSV, JSONL or Parquet file of captions, or a folder of such files."""
-    location = delta.path_of(path)
-    suffix = os.path.splitext(location.rstrip("/"))[1].lower()
-    try:
-        if suffix in (".csv", ".tsv"):
-            separator = "\t" if suffix == ".tsv" else ","
-            return spark.read.csv(location, sep=separator, header=True, multiLine=True, escape='"')
-        if suffix in (".jsonl", ".ndjson"):
-            return spark.read.json(location)
-        if suffix == ".parquet" or not suffix:
-            return spark.read.parquet(location)
-    except AnalysisException as error:
-        raise UsageError(f"--captions {path}: {first_line(error)}") from None
-    raise UsageError(f"--captions {path}: expected one of {' '.join(_CAPTION_FILES)}")
+    captions: DataFrame
+    pairs: int
+    ambiguous: int
+    unmatched: int
 
 
-def list_images(spark: SparkSession, folder: str) -> DataFrame:
-    """`source_path` and `length` (bytes) of the images below a folder.
+def list_files(spark: SparkSession, folder: str, suffixes: Sequence[str]) -> DataFrame:
+    """`source_path`, `length` (bytes), `path` (below the folder) and `is_image` (by its suffix) of
+    the files below a folder.
 
     A folder on disk is listed by Python: Spark skips names that begin with `_`, as many cameras'
     do. Other folders (`s3://`, `dbfs:/` ...) are listed by Spark.
     """
+    root = delta.path_of(folder).rstrip("/") + "/"
     if is_local(folder):
-        root = delta.path_of(folder)
         if not os.path.isdir(root):
             raise UsageError(f"--input {folder}: there is no such folder")
-        return spark.createDataFrame(list(_walk(root)), _FILES)
-    return spark_files(spark, folder, image_files.SUFFIXES)
+        paths: list[str] = []
+        sizes: list[int] = []
+        for file in walk_files(root):
+            with suppress(UnicodeEncodeError, OSError):  # no table can hold such a name
+                file.encode()
+                sizes.append(os.path.getsize(file))
+                paths.append(file)
+        files = spark.createDataFrame(
+            pa.table(
+                {"source_path": pa.array(paths, pa.string()), "length": pa.array(sizes, pa.int64())}
+            )
+        )
+    else:
+        files = spark_files(spark, folder, ())
+    path = F.col("source_path")
+    below = F.when(path.startswith(root), F.substring(path, len(root) + 1, 2**30)).otherwise(path)
+    image = rf"(?i)\.({'|'.join(map(re.escape, suffixes))})$"
+    hidden = r"(^|/)\._[^/]*$"  # macOS metadata about another file
+    return files.withColumn("path", below).withColumn(
+        "is_image", F.col("path").rlike(image) & ~F.col("path").rlike(hidden)
+    )
+
+
+def image_suffixes(more: Sequence[str]) -> tuple[str, ...]:
+    """The suffixes of images, without the dot; `more` are the user's, with or without it."""
+    own = (suffix.lower().removeprefix(".") for suffix in more)
+    return tuple(dict.fromkeys((*image_files.SUFFIXES, *_MORE_SUFFIXES, *own)))
 
 
 def is_local(path: str) -> bool:
@@ -75,62 +88,99 @@ def is_local(path: str) -> bool:
     return not delta.is_uri(path)
 
 
+def spark_path(path: str) -> str:
+    """`path` as Spark's readers need it: they take `[`, `{`, `*` and `?` for patterns, which they
+    are only where there is no file or folder of that very name."""
+    local = re.sub("^file:/+", "/", path)
+    return re.sub(r"([\\\[\]{}*?,])", r"\\\1", path) if os.path.exists(local) else path
+
+
 def spark_files(spark: SparkSession, folder: str, suffixes: tuple[str, ...]) -> DataFrame:
-    """`source_path` and `length` (bytes) of the files with one of the suffixes, listed by Spark."""
+    """`source_path` and `length` (bytes) of the files with one of the suffixes (none: all files),
+    listed by Spark."""
     patterns = ",".join("".join(f"[{c}{c.upper()}]" for c in suffix) for suffix in suffixes)
     reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
+    if patterns:
+        reader = reader.option("pathGlobFilter", f"*.{{{patterns}}}")
     try:
-        files = reader.option("pathGlobFilter", f"*.{{{patterns}}}").load(folder)
+        files = reader.load(spark_path(folder))
         return files.select(F.col("path").alias("source_path"), "length")
     except AnalysisException as error:
         raise UsageError(f"--input {folder}: {first_line(error)}") from None
 
 
-def match(images: DataFrame, captions: DataFrame, path_column: str, folder: str) -> MatchResult:
-    """Join captions to images by path, file name or stem. A key of two files matches neither.
+def contents(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
+    """`path` and `content` of files, one a partition; null for files that Python can open."""
+    if all(map(is_local, paths)):
+        files = spark.createDataFrame(
+            [(path, None) for path in paths], "path string, content binary"
+        )
+        return files.repartition(len(paths), "path")
+    return spark.read.format("binaryFile").load(list(paths)).select("path", "content")
 
-    `pairs` has the columns of `captions` and `source_path`, and no image bytes yet.
+
+def match(
+    files: DataFrame, captions: DataFrame, total: int, folder: str, suffixes: Sequence[str]
+) -> MatchResult:
+    """Match captions, `total` in number, with files by path, file name or stem.
+
+    Args:
+        files: the files, as `list_files` gives them.
+        captions: a table whose column `_file` names files.
+        total: its rows.
+        folder: the folder of the files; names may begin with its path.
+        suffixes: what a stem lacks.
     """
     root = delta.path_of(folder).rstrip("/") + "/"
-    path = F.col("source_path")
-    relative = F.when(path.startswith(root), F.substring(path, len(root) + 1, 2**30)).otherwise(
-        path
-    )
-    written = F.col(delta.quoted(path_column)).cast("string")
-    caption_path = F.regexp_replace(F.translate(written, "\\", "/"), r"^(\./)+", "")
-    best: tuple[int, DataFrame, DataFrame] | None = None
-    total = captions.count()
-    for key_of in (_path, _file_name, _stem):
-        keyed = images.withColumn("_key", key_of(relative))
-        unique_images = keyed.groupBy("_key").agg(
-            F.min("source_path").alias("_path"), F.count("*").alias("_n")
-        )
-        unique_images = unique_images.where("_n = 1").drop("_n")
-        keyed_captions = captions.withColumn("_key", key_of(caption_path))
-        matches = keyed_captions.join(unique_images, "_key", "left_semi").count()
-        if best is None or matches > best[0]:
-            best = matches, keyed_captions, unique_images
-        if matches == total:
+    written = F.regexp_replace(F.translate(F.trim("_file"), "\\", "/"), r"^(\./)+", "")
+    written = F.when(
+        written.startswith(root), F.substring(written, len(root) + 1, 2**30)
+    ).otherwise(written)
+    best: MatchResult | None = None
+    for key_of in (F.trim, _file_name, _stem(suffixes)):
+        keyed = files.select(key_of(F.col("path")).alias("_key"), "source_path", "path")
+        found = _joined(captions.withColumn("_key", key_of(written)), keyed)
+        if best is None or (found.pairs, found.ambiguous) > (best.pairs, best.ambiguous):
+            best = found
+        if found.pairs == total:
             break
     assert best is not None
-    _, keyed_captions, unique_images = best
-    pairs = (
-        keyed_captions.join(unique_images, "_key", "inner")
-        .withColumnRenamed("_path", "source_path")
-        .drop("_key")
+    return best
+
+
+def match_sidecars(files: DataFrame, texts: DataFrame, suffixes: Sequence[str]) -> MatchResult:
+    """Match texts with the images beside them: `x.txt` with `x.jpg`, `x.jpg.txt` with `x.jpg`.
+
+    `texts` has `_file`, the path of each text below the folder.
+    """
+    path = F.col("path")
+    keys = F.array_distinct(F.array(path, _without(path, suffixes)))
+    keyed = files.where("is_image").select(F.explode(keys).alias("_key"), "source_path", "path")
+    return _joined(texts.withColumn("_key", _without(F.col("_file"), (r"[^./]+",))), keyed)
+
+
+def _joined(captions: DataFrame, files: DataFrame) -> MatchResult:
+    """Captions and files with the same `_key`."""
+    several = F.concat_ws(", ", F.min("path"), F.max("path"))
+    by_key = files.groupBy("_key").agg(
+        F.count("*").alias("_fits"),
+        F.min("source_path").alias("source_path"),
+        several.alias("_such_as"),
     )
-    return MatchResult(
-        pairs=pairs,
-        unmatched_captions=keyed_captions.join(unique_images, "_key", "left_anti").drop("_key"),
-        unmatched_images=images.join(pairs.select("source_path"), "source_path", "left_anti"),
-    )
+    found = captions.join(by_key, "_key", "left").drop("_key")
+    fits = F.coalesce("_fits", F.lit(0))
+    counts = found.agg(
+        *(F.count_if(condition) for condition in (fits == 1, fits > 1, fits == 0))
+    ).first()
+    assert counts is not None
+    return MatchResult(found.withColumn("_fits", fits), *map(int, counts))
 
 
 def with_images(pairs: DataFrame, folder: str, total_bytes: int) -> DataFrame:
     """Add `image`, the bytes of `source_path`, or else the reason as `read_error`."""
     if not is_local(folder):
         reader = pairs.sparkSession.read.format("binaryFile")
-        files = reader.option("recursiveFileLookup", "true").load(folder)
+        files = reader.option("recursiveFileLookup", "true").load(spark_path(folder))
         files = files.select(F.col("path").alias("source_path"), F.col("content").alias("image"))
         read = pairs.join(files, "source_path", "left")
         return read.withColumn("read_error", F.lit(None).cast("string"))
@@ -140,21 +190,13 @@ def with_images(pairs: DataFrame, folder: str, total_bytes: int) -> DataFrame:
     return pairs.repartition(partitions).mapInArrow(image_files.with_images, schema)
 
 
-def _walk(root: str) -> Iterator[tuple[str, int]]:
-    for folder, _, names in os.walk(root):
-        for name in filter(image_files.is_image, names):
-            path = os.path.join(folder, name)
-            with suppress(UnicodeEncodeError):  # no table can hold such a name
-                yield path.encode().decode(), os.path.getsize(path) if os.path.exists(path) else 0
-
-
-def _path(path: Column) -> Column:
-    return path
-
-
 def _file_name(path: Column) -> Column:
-    return F.regexp_extract(path, r"([^/]*)$", 1)
+    return F.trim(F.regexp_extract(path, r"([^/]*)$", 1))
 
 
-def _stem(path: Column) -> Column:
-    return F.regexp_replace(_file_name(path), rf"(?i)\.({'|'.join(image_files.SUFFIXES)})$", "")
+def _stem(suffixes: Sequence[str]) -> Callable[[Column], Column]:
+    return lambda path: _without(_file_name(path), [re.escape(suffix) for suffix in suffixes])
+
+
+def _without(path: Column, suffixes: Sequence[str]) -> Column:
+    return F.regexp_replace(path, rf"(?i)\.({'|'.join(suffixes)})$", "")

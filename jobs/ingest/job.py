@@ -22,6 +22,7 @@ from ..core.errors import UsageError
 from ..tables import delta
 from ..tables.pairs import PAIRS, PAIRS_KEYS
 from . import folder_source, sample_source, table_sources, tar_source
+from .caption_files import TextFormat
 from .caption_lists import check_caption, one_caption_per_row
 from .left_out import LeftOut, say_left_out
 from .settings import IngestConfig
@@ -35,7 +36,9 @@ def open_source(spark: SparkSession, config: IngestConfig) -> Source:
     )
     location = config.input or ""
     if config.source == "folder":
-        return folder_source.folder(spark, location, config.captions or "", columns)
+        form = TextFormat(config.separator, config.quote, config.header, config.encoding)
+        captions, endings = config.captions or "", (config.image_ending, config.caption_ending)
+        return folder_source.folder(spark, location, captions, columns, form, *endings)
     if config.source == "parquet":
         return table_sources.parquet(spark, location, columns)
     if config.source == "delta":

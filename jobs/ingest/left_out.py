@@ -7,6 +7,7 @@ from pyspark.sql import functions as F
 
 from ..core.job_runner import say
 from ..tables import delta
+from ..tables.uid_origin import Origin
 from .source_columns import LEFT_OUT, Source
 
 
@@ -22,13 +23,13 @@ class LeftOut:
         self.frame = source.frame
         self._observation = Observation()
         reason = F.col(f"{LEFT_OUT}.reason")
-        counts = [F.count(F.lit(1)).alias("all")]
+        pair = F.col(LEFT_OUT).isNull()
+        counts = [F.count_if(pair).alias("pairs")]
         for number, text in enumerate(source.reasons):
             example = F.when(reason == text, F.col(f"{LEFT_OUT}.example"))
             counts += [F.count_if(reason == text).alias(f"n{number}")]
             counts += [F.min(example).alias(f"such_as{number}")]
         if LEFT_OUT in source.frame.columns:
-            pair = F.col(LEFT_OUT).isNull()
             given = F.count_if(pair & F.col("uid").isNotNull()).alias("uids")
             observed = source.frame.observe(self._observation, *counts, given)
             self.frame = observed.where(pair).drop(LEFT_OUT)
@@ -42,6 +43,15 @@ class LeftOut:
                 if seen.get(f"n{number}"):
                     found[text] = int(seen[f"n{number}"]), str(seen[f"such_as{number}"])
         return found
+
+    def uid_origin(self) -> Origin:
+        """Whose the uids of the pairs are; call it after the write."""
+        if "uid" not in self.frame.columns:
+            return "made_up"
+        if not self.source.fill_uid or LEFT_OUT not in self.source.frame.columns:
+            return "given"
+        pairs, uids = (self._observation.get[name] or 0 for name in ("pairs", "uids"))
+        return "made_up" if not uids else "given" if uids == pairs else "mixed"
 
     def write(self, ref: str) -> None:
         """Write the table of what is left out, row by row: `reason` and `example`."""
