@@ -163,5 +163,7 @@ class _Header(tarfile.TarInfo):
             is_empty = isinstance(error, at_end[0])
             reason = "it ends without an end mark" if is_empty else str(error)
             raise tarfile.ReadError(reason) from error
+        if header.size < 0:  # it would lead back to where the reader has been
+            raise tarfile.ReadError("invalid header")
         tarfile_.ended = False
         return header

@@ -64,6 +64,15 @@ def test_a_tar_without_a_sample_is_named(tmp_path: Path, data: bytes) -> None:
     }
 
 
+def test_a_member_of_less_than_no_bytes_is_damage(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("0.jpg")
+    member.size = -1024
+    header = member.tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "x.tar").write_bytes(header + bytes(10_240))
+    (row,) = tars.read_tar(str(tmp_path / "x.tar"))
+    assert row["read_error"] == "the tar is broken: invalid header"
+
+
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_long_and_foreign_names_are_whole(tmp_path: Path, form: int) -> None:
     key = "ünï/😀 " + "x" * 300
