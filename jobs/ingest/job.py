@@ -19,7 +19,7 @@ from pyspark.sql import types as T
 
 from ..core import job_runner
 from ..core.errors import UsageError
-from ..tables import delta
+from ..tables import delta, uid_origin
 from ..tables.pairs import PAIRS, PAIRS_KEYS
 from . import folder_source, sample_source, table_sources, tar_source
 from .caption_files import TextFormat
@@ -125,15 +125,24 @@ def run(spark: SparkSession, config: IngestConfig) -> dict[str, Any]:
     else:
         run_id = job_runner.new_run_id()
         delta.append(new_rows(pairs, existing), config.output, run_id, 0, new_columns=True)
+    origin = left_out.uid_origin()
+    before = uid_origin.of(spark, config.output) if rows_before else origin
+    uid_origin.record(spark, config.output, uid_origin.combined(before, origin))
     counts = summarize(delta.read(spark, config.output))
     version = delta.version(spark, config.output)
     added = counts["rows"] - rows_before
     job_runner.say(f"{added:,} rows added to {config.output}, version {version}")
+    if origin != "given":
+        job_runner.say(
+            "uids: made up for rows without one (a hash of image, caption and path);"
+            " --uid-column names the source's own"
+        )
     reasons = left_out.counts()
     say_left_out(reasons)
     if config.rejects is not None:
         left_out.write(config.rejects)
     summary = {"rows_added": added} | counts | source.notes
+    summary["uids"] = origin
     summary["left_out"] = {reason: count for reason, (count, _) in reasons.items()}
     for name in ("rows_without_image", "rows_without_caption", "duplicate_uids", "read_errors"):
         if counts[name]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pyspark.sql import Observation
+import pyspark
+from pyspark.sql import Column, Observation
 from pyspark.sql import functions as F
 
 from ..core.job_runner import say
 from ..tables import delta
 from ..tables.uid_origin import Origin
 from .source_columns import LEFT_OUT, Source
+
+EXAMPLES = 5
 
 
 class LeftOut:
@@ -28,7 +31,7 @@ class LeftOut:
         for number, text in enumerate(source.reasons):
             example = F.when(reason == text, F.col(f"{LEFT_OUT}.example"))
             counts += [F.count_if(reason == text).alias(f"n{number}")]
-            counts += [F.min(example).alias(f"such_as{number}")]
+            counts += [_first(example).alias(f"such_as{number}")]
         if LEFT_OUT in source.frame.columns:
             given = F.count_if(pair & F.col("uid").isNotNull()).alias("uids")
             observed = source.frame.observe(self._observation, *counts, given)
@@ -41,7 +44,8 @@ class LeftOut:
             seen = self._observation.get
             for number, text in enumerate(self.source.reasons):
                 if seen.get(f"n{number}"):
-                    found[text] = int(seen[f"n{number}"]), str(seen[f"such_as{number}"])
+                    examples = ", ".join(map(str, seen[f"such_as{number}"]))
+                    found[text] = int(seen[f"n{number}"]), examples
         return found
 
     def uid_origin(self) -> Origin:
@@ -62,6 +66,13 @@ class LeftOut:
         if self.source.rejects is not None:
             rows = rows.unionByName(self.source.rejects.select("reason", "example"))
         delta.overwrite(rows, ref)
+
+
+def _first(example: Column) -> Column:
+    """The first EXAMPLES by name, as an array."""
+    if pyspark.__version__ < "4.2":  # whose `min_by` gives one
+        return F.array(F.min(example))
+    return F.call_function("min_by", example, example, F.lit(EXAMPLES))
 
 
 def say_left_out(counts: dict[str, tuple[int, str]]) -> None:

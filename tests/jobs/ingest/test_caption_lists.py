@@ -73,7 +73,7 @@ def test_what_is_left_out_is_counted_as_it_passes(spark: SparkSession, tmp_path:
     )
     left_out = LeftOut(source)
     assert rows_of(left_out.frame, "uid") == [("a",), (None,)]
-    assert left_out.counts() == {"gone": (1, "y"), "too odd": (2, "b")}
+    assert left_out.counts() == {"gone": (1, "y"), "too odd": (2, "b, x")}
     left_out.write(str(tmp_path / "rejects"))
     written = delta.read(spark, str(tmp_path / "rejects"))
     assert rows_of(written, "reason", "example") == [
