@@ -140,7 +140,7 @@ def _columns(metadata: pq.FileMetaData) -> Iterator[_Column]:
     for column in metadata.schema.to_arrow_schema():
         count = _leaf_count(column.type)
         leaves = [metadata.schema.column(n) for n in range(first, first + count)]
-        is_uuid = count == 1 and leaves[0].logical_type.type == "UUID"
+        is_uuid = not _children(column.type) and leaves[0].logical_type.type == "UUID"
         # INT96, in which Spark itself writes timestamps, has no unit; Arrow calls it nanoseconds.
         int96 = any(leaf.physical_type == "INT96" for leaf in leaves)
         spark_type = T.BinaryType() if is_uuid else _spark_type(column.type, int96)

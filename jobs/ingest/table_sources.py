@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import reduce
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -21,6 +22,9 @@ from .source_columns import LEFT_OUT, Columns, Source, find_column, rename_colum
 
 HIDDEN = "rows of files that Spark passes over, whose names begin with _ or ."
 """Why rows of a Parquet folder are left out."""
+
+MOST_KINDS = 20
+"""Of folders with values in their names, and of files with empty columns: each is read apart."""
 
 _FILE = "_file_of_row"  # a column that is dropped again: the URI of the file that a row is from
 _UUID = r"^(.{8})(.{4})(.{4})(.{4})(.{12})$"
@@ -146,28 +150,64 @@ def _with_linked_images(frame: DataFrame) -> DataFrame:
 
 
 def _read_files(spark: SparkSession, found: ParquetFiles, root: str) -> tuple[DataFrame, list[str]]:
-    """The rows of the files, with `_FILE`; names of folders (`lang=en`) that are not read."""
-    groups: dict[frozenset[str], list[str]] = {}
+    """The rows of the files, with `_FILE`; names of folders (`lang=en`) that are not read.
+
+    Spark drops the files that are not in such folders where others are, and refuses folders of
+    several kinds. So each kind is read by itself.
+    """
+    groups: dict[tuple[frozenset[str], str, tuple[str, ...]], list[str]] = {}
     for path, empty in found.files.items():
-        groups.setdefault(empty, []).append(path)
-    options: dict[str, Any] = {"basePath": root} if os.path.isdir(root) else {}
-    frame: DataFrame | None = None
-    folders: list[str] = []
-    for empty, paths in groups.items():
-        fields = [field for field in found.schema if field.name.lower() not in empty]
-        reader = spark.read.schema(T.StructType(fields))
-        escaped = [re.sub(r"([\\*?\[\]{}])", r"\\\1", path) for path in paths]
-        try:
-            part = reader.options(**options).parquet(*escaped)
-            part.schema  # noqa: B018 - Spark Connect reads the schema only here
-        except Exception:  # some files are in folders such as `lang=en`, others are not
-            part = reader.options(recursiveFileLookup=True).parquet(*escaped)
-            names = (name for path in paths for name in os.path.relpath(path, root).split("/")[:-1])
-            folders += dict.fromkeys(name for name in names if "=" in name)
-        part = _with_file(part).withColumns({uuid: _uuid_text(uuid) for uuid in found.uuids})
-        frame = part if frame is None else frame.unionByName(part, allowMissingColumns=True)
-    assert frame is not None
-    return frame, [f"folder {name}, which not all files are in" for name in folders]
+        groups.setdefault((empty, *_partition(path, root)), []).append(path)
+    is_folder = os.path.isdir(root)
+    try:
+        if len(groups) > MOST_KINDS:
+            raise ValueError("too many kinds of folders")
+        parts = [
+            _read_group(spark, found, paths, empty, {"basePath": base} if is_folder else {})
+            for (empty, base, _), paths in groups.items()
+        ]
+        return _union(parts), []
+    except Exception:  # folders of one name with values of different types
+        by_columns: dict[frozenset[str], list[str]] = {}
+        for path, empty in found.files.items():
+            by_columns.setdefault(empty, []).append(path)
+        options = {"recursiveFileLookup": True}
+        parts = [
+            _read_group(spark, found, paths, empty, options) for empty, paths in by_columns.items()
+        ]
+        names = dict.fromkeys(name for _, _, names in groups for name in names)
+        return _union(parts), [
+            f"{name} is in names of folders of different kinds" for name in names
+        ]
+
+
+def _partition(path: str, root: str) -> tuple[str, tuple[str, ...]]:
+    """Where the folders with values in their names (`lang=en`) begin, and their columns."""
+    folders = os.path.relpath(path, root).split("/")[:-1]
+    begin = next((n for n, name in enumerate(folders) if "=" in name), None)
+    if begin is None:
+        return root, ()
+    columns = (name.partition("=")[0] for name in folders[begin:] if "=" in name)
+    return os.path.join(root, *folders[:begin]), tuple(columns)
+
+
+def _read_group(
+    spark: SparkSession,
+    found: ParquetFiles,
+    paths: list[str],
+    empty: frozenset[str],
+    options: dict[str, Any],
+) -> DataFrame:
+    fields = [field for field in found.schema if field.name.lower() not in empty]
+    escaped = [re.sub(r"([\\*?\[\]{}])", r"\\\1", path) for path in paths]
+    part = spark.read.schema(T.StructType(fields)).options(**options).parquet(*escaped)
+    return _with_file(part).withColumns({uuid: _uuid_text(uuid) for uuid in found.uuids})
+
+
+def _union(parts: list[DataFrame]) -> DataFrame:
+    frame = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), parts)
+    frame.schema  # noqa: B018 - Spark Connect reads the schema only here
+    return frame
 
 
 def _with_file(frame: DataFrame) -> DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from udfs.core.error_lines import one_line
 from udfs.inputs.image_files import BATCH_BYTES, read, read_path
 from udfs.inputs.images import ImageError
 
@@ -46,3 +47,5 @@ def _read(path: str) -> tuple[bytes | None, str | None]:
         return read_path(path), None
     except ImageError as error:
         return None, str(error)
+    except Exception as error:  # a file system may raise any exception
+        return None, f"cannot read {path}: {one_line(error)}"
