@@ -8,8 +8,10 @@ their type can, else text.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from pyarrow import types
 from udfs.core.arrow_values import python_values
 
 _DOUBLE_DIGITS, _INTEGER_DIGITS = 15, 18
+_CYCLE = timedelta(days=146_097)  # 400 years
 
 
 def written_type(kind: pa.DataType) -> pa.DataType:
@@ -49,13 +52,9 @@ def json_row(row: pa.RecordBatch) -> dict[str, Any]:
 
 
 def _json_cell(cell: pa.Array) -> Any:
-    try:
-        return _json_value(cell[0].as_py(), cell.type)
-    except (ValueError, OverflowError):  # a year before 1 or after 9999: Python has none
-        text = cell.cast(
-            _with_leaves(cell.type, lambda t: pa.string() if types.is_temporal(t) else t)
-        )
-        return _json_value(text[0].as_py(), text.type)
+    kind = _numbered(cell.type)
+    numbered = cell if kind == cell.type else cell.cast(kind)
+    return _json_value(numbered[0].as_py(), cell.type)
 
 
 def _json_value(value: Any, kind: pa.DataType) -> Any:
@@ -66,7 +65,7 @@ def _json_value(value: Any, kind: pa.DataType) -> Any:
     if types.is_binary(kind) or types.is_large_binary(kind):
         return base64.b64encode(value).decode()
     if types.is_temporal(kind):
-        return value.isoformat()
+        return _iso_time(value, kind)
     if types.is_map(kind):
         return {
             _json_key(_json_value(key, kind.key_type)): _json_value(item, kind.item_type)
@@ -77,6 +76,18 @@ def _json_value(value: Any, kind: pa.DataType) -> Any:
     if types.is_struct(kind):
         return {field.name: _json_value(value[field.name], field.type) for field in kind}
     return value
+
+
+def _iso_time(value: int, kind: pa.DataType) -> str:
+    """Days or microseconds since 1970 as text. Python has no years below 1 and above 9999, but the
+    calendar repeats: these have a sign, and may have more digits."""
+    is_date = types.is_date(kind)
+    unit = timedelta(days=1) if is_date else timedelta(microseconds=1)
+    cycles, rest = divmod(value, _CYCLE // unit)
+    moment = datetime(1970, 1, 1, tzinfo=None if is_date or kind.tz is None else UTC) + rest * unit
+    year = moment.year + 400 * cycles
+    text = (moment.date() if is_date else moment).isoformat()[4:]
+    return f"{year:04}{text}" if 0 < year < 10_000 else f"{year:+05}{text}"
 
 
 def _json_number(value: Any, kind: pa.DataType) -> int | float | str:
@@ -105,6 +116,16 @@ def _readable(leaf: pa.DataType) -> pa.DataType:
     """A type whose values become Python objects whatever they are."""
     if types.is_string(leaf) or types.is_large_string(leaf):
         return pa.large_binary()
+    return _number(leaf)
+
+
+@functools.lru_cache(maxsize=256)
+def _numbered(kind: pa.DataType) -> pa.DataType:
+    """The type with numbers for times, whose years Python may not have."""
+    return _with_leaves(kind, _number)
+
+
+def _number(leaf: pa.DataType) -> pa.DataType:
     if types.is_timestamp(leaf):
         return pa.int64()
     return pa.int32() if types.is_date32(leaf) else leaf

@@ -156,6 +156,7 @@ def test_uids(tables: Tables, spark: SparkSession, capsys: pytest.CaptureFixture
         (["--selection", tables.pairs], "is not a selection table"),
         (["--limit", "3"], "export takes no --limit"),
         (["--format", "webdataset"], "--format webdataset needs --pairs"),
+        (["--image-size", "9"], "--image-size and --image-quality are for webdataset and parquet"),
     ):
         assert main(["--format", "uids", *selection, "--output", str(path), *wrong]) == 2
         summary, err = printed(capsys)
