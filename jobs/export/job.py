@@ -156,7 +156,8 @@ def _delta(spark: SparkSession, config: ExportConfig, selection: DataFrame) -> d
         job_runner.say(f"would write the pairs of {counts['kept']:,} kept rows to {config.output}")
         return counts | report
     rows = write_filtered(keyed, columns, selection, counts["kept"], config.output, True)
-    uid_origin.record(spark, config.output, uid_origin.of(spark, config.pairs))
+    origin = uid_origin.of_column(spark, config.pairs, config.uid_column)
+    uid_origin.record(spark, config.output, origin)
     job_runner.say(f"{config.output}: {rows:,} pairs of {counts['kept']:,} kept rows")
     return counts | report | {"rows": rows}
 

@@ -91,7 +91,8 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
         written = write_filtered(
             keyed, pairs.columns, selection, kept_count, output, with_repetitions=bool(repetitions)
         )
-        uid_origin.record(spark, output, uid_origin.of(spark, str(config.pairs)))
+        origin = uid_origin.of_column(spark, str(config.pairs), config.uid_column)
+        uid_origin.record(spark, output, origin)
         missing = kept_count - written
         note = f"; {missing:,} kept rows are not or no longer in {config.pairs}" if missing else ""
         job_runner.say(f"{output}: {written:,} pairs{note}")
