@@ -12,7 +12,6 @@ import os
 import re
 from dataclasses import dataclass
 
-import pyarrow as pa
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -232,7 +231,7 @@ def _json(spark: SparkSession, files: _Files, caption: str) -> CaptionTable:
             found, missing = json_documents.records(_document(spark, file, files), file, known)
             texts += found
             lost += missing
-        lines = spark.createDataFrame(pa.table({"value": pa.array(texts, pa.string())}))
+        lines = spark.createDataFrame([(text,) for text in texts], "value string")
     else:
         lines = _lines(spark, files)
     reader = spark.read.option("columnNameOfCorruptRecord", LINE)

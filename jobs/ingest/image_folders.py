@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import pyarrow as pa
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -54,18 +53,12 @@ def list_files(spark: SparkSession, folder: str, suffixes: Sequence[str]) -> Dat
     if is_local(folder):
         if not os.path.isdir(root):
             raise UsageError(f"--input {folder}: there is no such folder")
-        paths: list[str] = []
-        sizes: list[int] = []
+        listed: list[tuple[str, int]] = []
         for file in walk_files(root):
             with suppress(UnicodeEncodeError, OSError):  # no table can hold such a name
-                file.encode()
-                sizes.append(os.path.getsize(file))
-                paths.append(file)
-        files = spark.createDataFrame(
-            pa.table(
-                {"source_path": pa.array(paths, pa.string()), "length": pa.array(sizes, pa.int64())}
-            )
-        )
+                listed.append((file.encode().decode(), os.path.getsize(file)))
+        # From a list, not from Arrow: that would be a local relation, which takes long to plan.
+        files = spark.createDataFrame(listed, "source_path string, length long")
     else:
         files = spark_files(spark, folder, ())
     path = F.col("source_path")
