@@ -15,7 +15,7 @@ from ..tables import delta
 REPEATED_HEADER = "lines that repeat the header"
 NOT_TEXT = "captions that are JSON objects or nested lists"
 
-REASON, LINE = "_reason", "_line"
+REASON, LINE = "_left_out_reason", "_left_out_line"
 """Columns of a table that is read: why a line is no row (null: it is one), and the line."""
 
 _EXAMPLE_CHARACTERS = 100
@@ -69,16 +69,20 @@ def plain_captions(parse: Callable[[T.DataType | None], DataFrame], caption: str
         return frame
     if frame.where(nested).isEmpty():
         return frame
-    frame = parse(T.VariantType())
+    texts_only, frame = frame, parse(T.VariantType())
     form = F.schema_of_variant(column)
+    if frame.where(form.rlike("^(OBJECT|ARRAY)")).isEmpty():
+        return texts_only
     reason = F.when(form.rlike("^(OBJECT|ARRAY<(OBJECT|ARRAY|VARIANT))"), NOT_TEXT)
-    text = F.array(F.try_variant_get(column, "$", "string"))
-    texts = F.when(form.startswith("ARRAY"), F.try_variant_get(column, "$", "array<string>"))
+    text = F.try_variant_get(column, "$", "string")
+    if not frame.where(form.startswith("ARRAY")).isEmpty():
+        texts = F.when(form.startswith("ARRAY"), F.try_variant_get(column, "$", "array<string>"))
+        text = F.coalesce(texts, F.array(text))
     return frame.withColumns(
         {
             REASON: F.coalesce(F.col(REASON), reason),
             LINE: F.coalesce(F.col(LINE), F.when(reason.isNotNull(), F.to_json(column))),
-            caption: F.when(column.isNotNull() & (form != "VOID"), F.coalesce(texts, text)),
+            caption: F.when(column.isNotNull() & (form != "VOID"), text),
         }
     )
 

@@ -169,8 +169,9 @@ def decoded_lines(
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            lines = [decode(line, encoding) for line in batch.column("value").to_pylist()]
-            yield pa.RecordBatch.from_pydict({"value": pa.array(map(_storable, lines))})
+            lines = [line.decode(encoding, "replace") for line in batch["value"].to_pylist()]
+            texts = [_storable(line) for line in lines]
+            yield pa.RecordBatch.from_pydict({"value": pa.array(texts, pa.string())})
 
     return read
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -162,75 +161,6 @@ def test_nothing_is_written_by_a_dry_run_or_bad_usage(
         assert "Traceback" not in captured.err
         assert json.loads(captured.out)["status"] == "usage_error"
     assert not output.exists()
-
-
-@pytest.mark.parametrize("scheme", ["", "file:"])
-def test_a_folder_and_its_captions_by_path(
-    spark: SparkSession, tmp_path: Path, scheme: str
-) -> None:
-    images = tmp_path / "my images"
-    (images / "sub=1").mkdir(parents=True)
-    for name in ("a 1.jpg", "sub=1/a 1.jpg", "ü%20.PNG", "_DSC1.jpg", "lonely.webp", "x.txt"):
-        (images / name).write_bytes(name.encode())
-    captions = tmp_path / "captions.csv"
-    captions.write_text(
-        "image,caption,licence\n"
-        './a 1.jpg,"two\nlines, ""quoted""",CC0\n'
-        "sub=1\\a 1.jpg,b\\c,\n"
-        "ü%20.PNG,first,\n"
-        "ü%20.PNG,second,\n"
-        "_DSC1.jpg,hidden,\n"
-        "missing.jpg,no file,\n",
-        encoding="utf-8-sig",
-    )
-    summary, table = run(
-        spark, tmp_path, source="folder", input=scheme + str(images), captions=str(captions)
-    )
-    hidden = 0 if scheme else 1  # Spark's own listing leaves out what begins with `_`
-    assert summary["rows"] == 4 + hidden
-    assert summary["images"] == 4 + hidden
-    assert (summary["unmatched_images"], summary["unmatched_captions"]) == (1, 2 - hidden)
-    assert summary["unmatched_images_such_as"] == [f"{scheme}{images}/lonely.webp"]
-    found = {row["caption"]: row for row in rows(table)}
-    assert bytes(found['two\nlines, "quoted"']["image"]) == b"a 1.jpg"
-    assert found['two\nlines, "quoted"']["licence"] == "CC0"
-    assert bytes(found["b\\c"]["image"]) == b"sub=1/a 1.jpg"
-    assert found["second"]["image_sha"] == sha("ü%20.PNG".encode())
-    assert found["second"]["file_name"] == "ü%20.PNG"
-    assert found["second"]["source_path"] == f"{scheme}{images}/ü%20.PNG"
-    assert ("hidden" in found) is bool(hidden)
-
-
-def test_captions_may_give_names_or_stems_but_not_ambiguous_ones(
-    spark: SparkSession, tmp_path: Path
-) -> None:
-    for name in ("one/1.jpg", "two/2.JPEG", "one/3.png", "two/3.png"):
-        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "images" / name).write_bytes(name.encode())
-    captions = tmp_path / "captions.jsonl"
-    lines: list[dict[str, Any]] = [{"id": n, "text": f"number {n} \ud800"} for n in (1, 2, 3)]
-    captions.write_text("\n".join(map(json.dumps, lines)))
-    summary, table = run(
-        spark,
-        tmp_path,
-        source="folder",
-        input=str(tmp_path / "images"),
-        captions=str(captions),
-        path_column="id",
-        caption_column="text",
-    )
-    assert (summary["rows"], summary["unmatched_captions"]) == (2, 1)
-    assert {row["caption"] for row in rows(table)} == {"number 1 ?", "number 2 ?"}
-    shutil.rmtree(tmp_path / "pairs")
-    captions.write_text('{"file": "nowhere.jpg", "caption": "x"}')
-    with pytest.raises(UsageError, match="no caption of .* names an image"):
-        run(
-            spark,
-            tmp_path,
-            source="folder",
-            input=str(tmp_path / "images"),
-            captions=str(captions),
-        )
 
 
 @pytest.mark.parametrize("scheme", ["", "file:"])
