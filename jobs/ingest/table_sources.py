@@ -132,8 +132,8 @@ def _image_members(frame: DataFrame, name: str, source_name: str) -> list[str]:
 
 
 def _has_paths_only(frame: DataFrame, name: str, images_by_path: set[str] | None) -> bool:
-    if images_by_path is not None:
-        return name.lower() in images_by_path
+    if images_by_path is not None and name.lower() not in images_by_path:
+        return False
     return not frame.where("image.bytes IS NULL AND image.path IS NOT NULL").isEmpty()
 
 
