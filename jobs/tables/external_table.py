@@ -29,10 +29,14 @@ def read_table(spark: SparkSession, ref: str, option: str) -> DataFrame:
         return delta.read(spark, ref)
     try:
         if extension in CSV:
-            separator = "\t" if extension == ".tsv" else ","
-            return spark.read.csv(path, sep=separator, header=True, multiLine=True, escape='"')
+            if extension == ".tsv":  # a title may begin with a quotation mark
+                return spark.read.csv(path, sep="\t", header=True, quote="")
+            return spark.read.csv(path, header=True, multiLine=True, escape='"')
         if extension in (".jsonl", ".ndjson", ".json"):
-            return spark.read.json(path, multiLine=extension == ".json")
+            frame = spark.read.json(path, multiLine=extension == ".json")
+            if "_corrupt_record" in frame.columns:
+                raise UsageError(f"{option} {ref}: some of it is not JSON")
+            return frame
         if delta.exists(spark, ref):  # a version, so that all passes see the same rows
             return delta.read(spark, ref, delta.version(spark, ref))
         return spark.read.parquet(path)

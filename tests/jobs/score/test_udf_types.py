@@ -21,7 +21,7 @@ LISTS: Any = np.array(["one", "two"], dtype=object)
 NOT_BYTES = [LISTS, memoryview(LISTS), np.arange(3, dtype=np.int8), 3, 10**12, 0.5, [1], {"a": 1}]
 
 
-@pytest.mark.parametrize("value", NOT_BYTES, ids=repr)
+@pytest.mark.parametrize("value", NOT_BYTES, ids=lambda value: type(value).__name__)
 def test_no_entry_takes_other_values_for_bytes(value: Any) -> None:
     with pytest.raises(TypeError, match="a string or binary is needed"):
         as_bytes(value)
