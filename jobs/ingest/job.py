@@ -125,7 +125,10 @@ def run(spark: SparkSession, config: IngestConfig) -> dict[str, Any]:
     else:
         run_id = job_runner.new_run_id()
         delta.append(new_rows(pairs, existing), config.output, run_id, 0, new_columns=True)
-    origin = left_out.uid_origin()
+    origin: uid_origin.Origin = left_out.uid_origin()
+    if config.source == "delta" and origin == "given":  # maybe a pairs table, which says more
+        uid = config.uid_column or "uid"
+        origin = uid_origin.of_column(spark, str(config.input), uid) or origin
     before = uid_origin.of(spark, config.output) if rows_before else origin
     uid_origin.record(spark, config.output, uid_origin.combined(before, origin))
     counts = summarize(delta.read(spark, config.output))

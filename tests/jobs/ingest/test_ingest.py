@@ -122,7 +122,7 @@ def test_existing_tables_are_safe_and_reruns_add_nothing(
     settings: dict[str, Any] = {"source": "parquet", "input": str(data)}
     pq.write_table(pa.table({"image": [b"1", b"2"], "caption": ["a", None]}), data / "1.parquet")
     assert run(spark, tmp_path, **settings)[0]["rows_added"] == 2
-    with pytest.raises(UsageError, match="exists already .version 0.; --mode append"):
+    with pytest.raises(UsageError, match="exists already .version 1.; --mode append"):
         run(spark, tmp_path, **settings)
     assert run(spark, tmp_path, **settings, mode="append")[0]["rows_added"] == 0
     more = pa.table({"image": [b"3"], "caption": ["c"], "book": ["b"]})
