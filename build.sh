@@ -16,7 +16,7 @@ usage: ./build.sh VERB [ARGUMENTS]
   quickstart  set up if needed, then score and filter the sample pairs and print a summary
   setup       install what the jobs need into .venv, with the command .venv/bin/mlm-filter
   test        run the tests: first those without a JVM, then Spark's (arguments go to pytest; with
-              -n 0 all in one process, for a debugger)
+              -n 0 all in one process, for a debugger); `test --long` also those that take minutes
   lint        check style, types, architecture and shell scripts
   format      reformat the code and fix what can be fixed
   package     build the wheel and the executors' zip into dist/
@@ -138,9 +138,14 @@ run_tests() {
 test_all() {
   setup dev
   local timings=() ran=no code=0
-  run_tests "tests without a JVM" "not spark" "$@" || code=$?
+  local without_long=" and not long"
+  if [ "${1:-}" = --long ]; then
+    without_long=
+    shift
+  fi
+  run_tests "tests without a JVM" "not spark$without_long" "$@" || code=$?
   if [ "$code" -eq 0 ]; then
-    run_tests "tests on Spark" "spark" "$@" || code=$?
+    run_tests "tests on Spark" "spark$without_long" "$@" || code=$?
   fi
   say "$(printf '== %s\n' "${timings[@]}")"
   [ "$ran" = yes ] || fail "no test was selected"

@@ -267,7 +267,7 @@ def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
 
 def scale_hint(ratings: Iterable[npt.NDArray[np.float64]], scale: Range) -> str | None:
     """What to say of ratings (N,), NaN where there is none, that use a small part of the scale."""
-    values = np.concatenate(list(ratings))
+    values = np.concatenate([np.empty(0), *ratings])
     values = values[np.isfinite(values)]
     if scale != Range() or not len(values) or values.max() > 5:
         return None

@@ -257,6 +257,7 @@ def test_what_cannot_be_asked_for(spark: SparkSession, base: str, tmp_path: Path
         job.run(spark, FinetuneConfig(**options))
 
 
+@pytest.mark.long
 def test_killed_and_started_again_by_the_command_line(base: str, tmp_path: Path) -> None:
     """No option but the three that a user gives; SIGKILL after the first checkpoint."""
     path = table(tmp_path / "instructions.parquet", rows(range(4)))

@@ -199,6 +199,7 @@ def test_what_cannot_be_read_is_told(
 TEXTS = st.text(st.sampled_from("ab ,;\"'\\[{\u2028") | st.characters(codec="utf-8"), max_size=9)
 
 
+@pytest.mark.long
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

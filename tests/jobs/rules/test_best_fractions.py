@@ -116,6 +116,7 @@ def test_best_fraction_equals_brute_force(
         assert found[rule.name] == brute_force(best, scored_rows, ()), rule.text
 
 
+@pytest.mark.long
 def test_200_tables_equal_brute_force_however_they_are_partitioned(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

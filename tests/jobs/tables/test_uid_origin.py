@@ -56,6 +56,7 @@ def test_made_up_uids_are_never_lost_among_others(origins: list[Origin | None]) 
         assert origin == ("given" if set(origins) == {"given"} else None)
 
 
+@pytest.mark.long
 @pytest.mark.spark
 @pytest.mark.slow
 @pytest.mark.parametrize("origin", ["given", "made_up"])
