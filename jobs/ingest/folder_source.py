@@ -14,15 +14,16 @@ from udfs.inputs import separated_values
 
 from ..core.errors import UsageError
 from ..tables import delta as delta_tables
-from . import caption_files, image_folders
-from .caption_files import TextFormat
-from .caption_table import CaptionTable, counted
+from ..tables.external_table import find_column
+from . import image_folders
+from .captions import caption_files
+from .captions.caption_files import TextFormat
+from .captions.caption_table import CaptionTable, counted
 from .image_folders import MatchResult
 from .source_columns import (
     RESERVED,
     Columns,
     Source,
-    find_column,
     rename_columns,
     uid_column,
 )

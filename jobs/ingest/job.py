@@ -15,15 +15,14 @@ from typing import Any, Literal
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from ..core import job_runner
 from ..core.errors import UsageError
 from ..tables import delta, uid_origin
-from ..tables.pairs import PAIRS, PAIRS_KEYS
+from ..tables.pairs import PAIRS, PAIRS_KEYS, uid_text
 from . import folder_source, sample_source, table_sources, tar_source
-from .caption_files import TextFormat
-from .caption_lists import check_caption, one_caption_per_row
+from .captions.caption_files import TextFormat
+from .captions.caption_lists import check_caption, one_caption_per_row
 from .left_out import LeftOut, say_left_out
 from .settings import IngestConfig
 from .source_columns import Columns, Source
@@ -59,9 +58,7 @@ def to_pairs(
     may hold anything. Lists of captions become rows, `captions` says how.
     """
     if "uid" in frame.columns:
-        binary = isinstance(frame.schema["uid"].dataType, T.BinaryType)
-        frame = frame.withColumn("uid", F.lower(F.hex("uid")) if binary else F.col("uid"))
-        frame = frame.withColumn("uid", F.col("uid").cast("string"))
+        frame = frame.withColumn("uid", uid_text(frame, "uid", "--uid-column", "the source"))
     frame = one_caption_per_row(frame, captions)
     for name in ("image", "caption"):
         column = F.col(name) if name == "image" else F.col(name).cast("string")

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from ..tables import delta as delta_tables
-from ..tables.external_table import find_column as find_column
+from ..tables.external_table import find_column
 
 RESERVED = ("uid", "image", "caption", "source_path", "read_error")
 """Names with a meaning in a pairs table; a source's own columns of these names are renamed."""

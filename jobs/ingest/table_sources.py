@@ -16,9 +16,11 @@ from udfs.inputs import linked_images
 from ..core.errors import UsageError, first_line
 from ..tables import delta as delta_tables
 from ..tables.delta import quoted
+from ..tables.external_table import find_column
 from ..tables.pairs import uid_text
+from .image_folders import spark_path
 from .parquet_files import ParquetFiles, survey
-from .source_columns import LEFT_OUT, Columns, Source, find_column, rename_columns, uid_column
+from .source_columns import LEFT_OUT, Columns, Source, rename_columns, uid_column
 
 HIDDEN = "rows of files that Spark passes over, whose names begin with _ or ."
 """Why rows of a Parquet folder are left out."""
@@ -199,8 +201,8 @@ def _read_group(
     options: dict[str, Any],
 ) -> DataFrame:
     fields = [field for field in found.schema if field.name.lower() not in empty]
-    escaped = [re.sub(r"([\\*?\[\]{}])", r"\\\1", path) for path in paths]
-    part = spark.read.schema(T.StructType(fields)).options(**options).parquet(*escaped)
+    reader = spark.read.schema(T.StructType(fields)).options(**options)
+    part = reader.parquet(*map(spark_path, paths))
     return _with_file(part).withColumns({uuid: _uuid_text(uuid) for uuid in found.uuids})
 
 

@@ -13,11 +13,11 @@ from udfs.models.dual_encoder import is_dual_encoder
 from udfs.models.model_config import ModelConfig, ModelError
 from udfs.models.model_files import (
     LOCAL,
+    ModelFiles,
     base_of_adapter,
     find_files,
     folder_with,
     is_folder,
-    prompt_folder,
 )
 from udfs.scoring import dual_encoder_scorer, prompts
 from udfs.starter import model as starter
@@ -77,19 +77,18 @@ def scorer_id(config: ModelConfig) -> str:
     if is_dual_encoder(config.model, commit):
         limits = (config.dtype, str(config.max_caption_tokens))
         return _hash((content, dual_encoder_scorer.VERSION, *limits))
-    folder = starter.folder_of(config.model)
+    files = find_files(config.model, commit)
     try:
-        prompt = prompts.load_prompt(prompt_folder(folder, commit)).version()
+        prompt = prompts.load_prompt(files.prompt).version()
     except prompts.PromptError as error:
         raise ModelError(str(error)) from error
-    version = VERSIONS.get(_family(config.model, commit), VERSION)
+    version = VERSIONS.get(_family(files), VERSION)
     return _hash((content, prompt, config.dtype, str(config.max_caption_tokens), version))
 
 
-def _family(model: str, revision: str | None) -> str:
+def _family(files: ModelFiles) -> str:
     """The `model_type` of a model, or of an adapter's base; empty where its config cannot be read,
     which loading will report."""
-    files = find_files(model, revision)
     try:
         path = folder_with("config.json", files.weights, files.load_options.get("revision"))
         config = json.loads((path / "config.json").read_text("utf-8"))

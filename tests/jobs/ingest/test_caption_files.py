@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from jobs.core.errors import UsageError
-from jobs.ingest import caption_files, json_documents
-from jobs.ingest.caption_files import TextFormat
-from jobs.ingest.caption_table import REPEATED_HEADER, CaptionTable
+from jobs.ingest.captions import caption_files, json_documents
+from jobs.ingest.captions.caption_files import TextFormat
+from jobs.ingest.captions.caption_table import REPEATED_HEADER, CaptionTable
 
 pytestmark = pytest.mark.spark
 

@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.core.errors import UsageError
-from jobs.ingest.caption_lists import check_caption, one_caption_per_row
+from jobs.ingest.captions.caption_lists import check_caption, one_caption_per_row
 from jobs.ingest.job import run, to_pairs
 from jobs.ingest.left_out import LeftOut
 from jobs.ingest.settings import IngestConfig

@@ -15,23 +15,30 @@ TOKENS: dict[str, Any] = {
 MARKS = tuple(TOKENS.values())
 
 
+def towers(tok: Any) -> dict[str, Any]:
+    """What both families have in their configurations: Pixtral's vision tower, and Mistral."""
+    from transformers import MistralConfig, PixtralVisionConfig
+
+    vision: dict[str, Any] = VISION | {"image_size": 64, "patch_size": 8, "head_dim": 8}
+    return {
+        "vision_config": PixtralVisionConfig(**vision),
+        "text_config": text_config(MistralConfig, tok, head_dim=8),
+        "image_token_index": tok.convert_tokens_to_ids("[IMG]"),
+    }
+
+
 def mistral3(folder: Path) -> Path:
     """Mistral 3: Pixtral's vision tower, rows of an image parted by tokens of their own."""
     from transformers import (
         Mistral3Config,
         Mistral3ForConditionalGeneration,
-        MistralConfig,
         PixtralImageProcessor,
         PixtralProcessor,
-        PixtralVisionConfig,
     )
 
     tok = tokenizer(MARKS, **TOKENS)
-    vision: dict[str, Any] = VISION | {"image_size": 64, "patch_size": 8, "head_dim": 8}
     config = Mistral3Config(
-        vision_config=PixtralVisionConfig(**vision),
-        text_config=text_config(MistralConfig, tok, head_dim=8),
-        image_token_index=tok.convert_tokens_to_ids("[IMG]"),
+        **towers(tok),
         spatial_merge_size=2,
         vision_feature_layer=-1,
     )
@@ -52,18 +59,13 @@ def pixtral(folder: Path) -> Path:
     from transformers import (
         LlavaConfig,
         LlavaForConditionalGeneration,
-        MistralConfig,
         PixtralImageProcessor,
         PixtralProcessor,
-        PixtralVisionConfig,
     )
 
     tok = tokenizer(MARKS, **TOKENS)
-    vision: dict[str, Any] = VISION | {"image_size": 64, "patch_size": 8, "head_dim": 8}
     config = LlavaConfig(
-        vision_config=PixtralVisionConfig(**vision),
-        text_config=text_config(MistralConfig, tok, head_dim=8),
-        image_token_index=tok.convert_tokens_to_ids("[IMG]"),
+        **towers(tok),
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
     )

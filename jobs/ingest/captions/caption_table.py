@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from ..tables import delta
+from ...tables import delta
 
 REPEATED_HEADER = "lines that repeat the header"
 NOT_TEXT = "captions that are JSON objects or nested lists"

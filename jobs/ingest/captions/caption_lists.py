@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from ..core.errors import UsageError
+from ...core.errors import UsageError
 
 _TEXTS = (T.StringType, T.BinaryType)
 _NUMBERS = (T.NumericType, T.BooleanType, T.NullType)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..core.errors import UsageError
+from ...core.errors import UsageError
 
 MAX_BYTES = 1 << 29
 """Longer documents are refused: the driver holds the whole of one."""

@@ -20,8 +20,10 @@ from pyspark.sql import types as T
 from udfs.inputs import separated_values
 from udfs.inputs.folder_walk import walk_files
 
-from ..core.errors import UsageError, first_line
-from ..tables import delta
+from ...core.errors import UsageError, first_line
+from ...tables import delta
+from ...tables.external_table import find_column
+from ..image_folders import contents, is_local, spark_path
 from . import json_documents
 from .caption_table import (
     LINE,
@@ -32,8 +34,6 @@ from .caption_table import (
     different,
     plain_captions,
 )
-from .image_folders import contents, is_local, spark_path
-from .source_columns import find_column
 
 PATH_COLUMNS = (
     *("file_name", "filename", "file", "path", "image_path", "image", "filepath"),
