@@ -20,7 +20,8 @@ from udfs.outputs.shards import SHARD_COLUMNS, Layout
 
 from ..core import job_runner
 from ..core.errors import UsageError
-from ..tables import delta, uid_origin
+from ..tables import delta, export_manifest, uid_origin
+from ..tables.export_manifest import Manifest
 from ..tables.filtered_pairs import score_columns, write_filtered
 from ..tables.pairs import PAIRS_KEYS, with_keys
 from ..tables.selection import check_selection
@@ -113,7 +114,10 @@ def _shards(
     }
     layout = Layout(str(folder), shard_count, config.shard_rows, export_shards.plan_of(plan_inputs))
     header = {"format": config.format, "plan": layout.plan, **counts}
-    export_shards.manifest(folder, header, (), complete=False)
+    written = sample_rows.drop(*SHARD_COLUMNS).schema
+    origin = uid_origin.of_column(spark, str(config.pairs), config.uid_column)
+    content = Manifest(written, origin)
+    export_manifest.write(folder, header, content, (), complete=False)
     shards = export_shards.write(sample_rows, total, layout, shard_format, encoding)
     left_out = sum(shard.left_out for shard in shards)
     counts |= {"shards": shard_count, "rows": total - left_out, "left_out": left_out}
@@ -121,7 +125,6 @@ def _shards(
     for reason in [reason for shard in shards for reason in shard.left_out_such_as][:3]:
         job_runner.say(f"left out: {reason}")
     counts["image_extensions"] = extensions = export_shards.extensions(shards)
-    written = sample_rows.drop(*SHARD_COLUMNS).schema
     if config.format == "parquet":
         dataset_card.write_card(folder, "data/train-*.parquet", written, counts["rows"])
     else:
@@ -129,7 +132,7 @@ def _shards(
         features = dataset_card.tar_features(written, extensions)
         dataset_card.write_card(folder, "*.tar", written, counts["rows"], features)
     counts["stale_files_removed"] = export_shards.remove_others(layout, shard_format, shards)
-    export_shards.manifest(folder, header | counts, shards, complete=True)
+    export_manifest.write(folder, header | counts, content, shards, complete=True)
     job_runner.say(f"{folder}: {counts['rows']:,} samples in {shard_count:,} shards")
     return counts
 

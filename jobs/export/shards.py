@@ -22,7 +22,6 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from udfs.core.atomic_files import atomic_write
 from udfs.outputs import parquet_shards, tar_shards
 from udfs.outputs.image_encoding import ImageEncoding
 from udfs.outputs.shards import SHARD_COLUMNS, Layout, Shard, Write, write_shards
@@ -31,6 +30,7 @@ from ..core import job_runner
 from ..core.errors import UsageError
 from ..core.progress import Progress
 from ..core.session import session_settings
+from ..tables import export_manifest
 from ..tables.delta import quoted
 from ..tables.filtered_pairs import BROADCAST_ROWS
 from ..tables.pairs import PAIRS_KEYS
@@ -39,7 +39,6 @@ from .selected_rows import ordering, pair_columns
 BUCKET_BITS = 12
 PROGRESS_SECONDS = 20
 
-MANIFEST = "manifest.json"
 OPEN_CLIP = ("jpg", "png", "jpeg", "webp")
 """The extensions of images that OpenCLIP reads (DEFAULT_IMAGE_KEY in open_clip_train/data.py)."""
 
@@ -85,9 +84,11 @@ def check_output(folder: Path) -> None:
     """Raise UsageError unless `folder` is new, empty, or holds an earlier export."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder} is a file: name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+    manifest = folder / export_manifest.FILE_NAME
+    if folder.is_dir() and any(folder.iterdir()) and not manifest.is_file():
         raise UsageError(
-            f"--output {folder} has files but no {MANIFEST}, so it is not an export: name another"
+            f"--output {folder} has files but no {manifest.name}, so it is not an export: "
+            "name another"
         )
 
 
@@ -211,17 +212,6 @@ def say_skipped_images(counts: Mapping[str, int]) -> None:
             f"images have several formats ({_listed(counts)}), which"
             ' `datasets.load_dataset("webdataset", ...)` refuses: --image-format jpg makes it one'
         )
-
-
-def manifest(folder: Path, header: dict[str, Any], shards: Iterable[Shard], complete: bool) -> None:
-    """Write `manifest.json`: `header`, then the list of shards."""
-    listed = [
-        {"file": s.file, "rows": s.rows, "bytes": s.bytes, "sha256": s.sha256} for s in shards
-    ]
-    text = json.dumps({"complete": complete, **header, "shards": listed}, indent=1)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / MANIFEST) as part:
-        part.write_text(text + "\n", encoding="utf-8")
 
 
 def remove_others(layout: Layout, shard_format: ShardFormat, shards: Iterable[Shard]) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from ..core.progress import number
 from ..rules.rule import Rule
 from ..rules.syntax_tree import Best
 from ..rules.table_statistics import TableStatistics
@@ -99,7 +100,9 @@ def _cutoff_line(cutoff: Mapping[str, Any]) -> str:
         line += f" in {cutoff['groups']:,} groups"
     elif cutoff["taken"]:
         direction = "up" if cutoff["part"].startswith("bottom") else "down"
-        line += f", {direction} to {cutoff['threshold']}"
+        threshold = cutoff["threshold"]
+        shown = number(threshold) if isinstance(threshold, int | float) else threshold
+        line += f", {direction} to {shown}"
         if cutoff["ties"] > 1:
             line += f" ({cutoff['ties_taken']:,} of {cutoff['ties']:,} ties)"
     if cutoff.get("brought_back"):

@@ -77,6 +77,7 @@ def folder(
         captions = rename_columns(table.frame, roles)
         captions = captions.withColumn("_file", F.col("_file").cast("string"))
         matched = image_folders.match(files, captions, table.rows, path, suffixes)
+        table.cached.unpersist()
         place = delta_tables.path_of(captions_file).rstrip("/")
         source_path = F.col("source_path")
         is_text = (source_path == place) | source_path.startswith(f"{place}/")
@@ -86,13 +87,15 @@ def folder(
     if not matched.pairs:
         raise _no_pairs(path, captions_file, file_column, files, matched)
     rejects = _rejects(files, matched)
+    cached = [matched.captions]
     if table:
         notes |= table.notes
         left_out |= table.left_out
         rejects = rejects.unionByName(table.rejects) if table.rejects else rejects
     else:
-        pairs = _with_texts(pairs, path, form.encoding)
-        notes |= counted(pairs, "caption").notes
+        texts = counted(_with_texts(pairs, path, form.encoding), "caption")
+        pairs, notes = texts.frame, notes | texts.notes
+        cached.append(texts.cached)
     frame = image_folders.with_images(pairs, path, total_bytes)
     if "_error" in frame.columns:
         error = F.concat_ws("; ", "read_error", "_error")
@@ -100,7 +103,9 @@ def folder(
     name = "file_name" if file_column.lower() in RESERVED else file_column
     taken = {name.lower() for name in frame.columns}
     frame = frame.withColumnRenamed("_file", delta_tables.free_name(name, taken))
-    return Source(frame, matched.pairs, notes=notes, left_out=left_out, rejects=rejects)
+    return Source(
+        frame, matched.pairs, notes=notes, left_out=left_out, rejects=rejects, cached=cached
+    )
 
 
 def _pattern(endings: Sequence[str]) -> str:

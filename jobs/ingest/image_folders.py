@@ -32,8 +32,8 @@ _MORE_SUFFIXES = ("jfif", "jpe", "heic", "heif", "jxl")
 class MatchResult:
     """Captions with the file that they name, and how many name one file, several, and none.
 
-    `captions` has three columns more: `_fits`, how many files fit; `source_path`, one of them; and
-    `_such_as`, two of them in words.
+    `captions`, which is cached, has three columns more: `_fits`, how many files fit; `source_path`,
+    one of them; and `_such_as`, two of them in words.
     """
 
     captions: DataFrame
@@ -129,15 +129,16 @@ def match(
     written = F.when(
         written.startswith(root), F.substring(written, len(root) + 1, 2**30)
     ).otherwise(written)
-    best: MatchResult | None = None
+    tried: list[MatchResult] = []
     for key_of in (F.trim, _file_name, _stem(suffixes)):
         keyed = files.select(key_of(F.col("path")).alias("_key"), "source_path", "path")
-        found = _joined(captions.withColumn("_key", key_of(written)), keyed)
-        if best is None or (found.pairs, found.ambiguous) > (best.pairs, best.ambiguous):
-            best = found
-        if found.pairs == total:
+        tried.append(_joined(captions.withColumn("_key", key_of(written)), keyed))
+        if tried[-1].pairs == total:
             break
-    assert best is not None
+    best = max(tried, key=lambda found: (found.pairs, found.ambiguous))
+    for found in tried:
+        if found is not best:
+            found.captions.unpersist()
     return best
 
 
@@ -161,12 +162,11 @@ def _joined(captions: DataFrame, files: DataFrame) -> MatchResult:
         several.alias("_such_as"),
     )
     found = captions.join(by_key, "_key", "left").drop("_key")
-    fits = F.coalesce("_fits", F.lit(0))
-    counts = found.agg(
-        *(F.count_if(condition) for condition in (fits == 1, fits > 1, fits == 0))
-    ).first()
+    found = found.withColumn("_fits", F.coalesce("_fits", F.lit(0))).persist()
+    conditions = map(F.expr, ("_fits = 1", "_fits > 1", "_fits = 0"))
+    counts = found.agg(*map(F.count_if, conditions)).first()
     assert counts is not None
-    return MatchResult(found.withColumn("_fits", fits), *map(int, counts))
+    return MatchResult(found, *map(int, counts))
 
 
 def with_images(pairs: DataFrame, folder: str, total_bytes: int) -> DataFrame:

@@ -105,11 +105,21 @@ def run(spark: SparkSession, config: IngestConfig) -> dict[str, Any]:
     """Write the pairs table; return its counts, its version and the notes of the source."""
     exists = _check_output(spark, config)
     source = open_source(spark, config)
+    try:
+        return _write(spark, config, source, exists)
+    finally:
+        for frame in source.cached:
+            frame.unpersist()
+
+
+def _write(
+    spark: SparkSession, config: IngestConfig, source: Source, exists: bool
+) -> dict[str, Any]:
     for name, value in source.notes.items():
         job_runner.say(f"{name.replace('_', ' ')}: {value}")
     where = config.captions or config.input or config.source
     check_caption(source.frame.schema["caption"].dataType, config.caption_column, where)
-    left_out = LeftOut(source)
+    left_out = LeftOut(source, config.captions_per_image == "first")
     pairs = to_pairs(left_out.frame, source.fill_uid, config.captions_per_image)
     if config.limit is not None:
         pairs = pairs.limit(config.limit)
@@ -122,10 +132,7 @@ def run(spark: SparkSession, config: IngestConfig) -> dict[str, Any]:
     else:
         run_id = job_runner.new_run_id()
         delta.append(new_rows(pairs, existing), config.output, run_id, 0, new_columns=True)
-    origin: uid_origin.Origin = left_out.uid_origin()
-    if config.source == "delta" and origin == "given":  # maybe a pairs table, which says more
-        uid = config.uid_column or "uid"
-        origin = uid_origin.of_column(spark, str(config.input), uid) or origin
+    origin = left_out.uid_origin()
     before = uid_origin.of(spark, config.output) if rows_before else origin
     uid_origin.record(spark, config.output, uid_origin.combined(before, origin))
     counts = summarize(delta.read(spark, config.output))

@@ -27,6 +27,10 @@ from ..core.job_runner import say
 MANY_FILES = 1000
 """From so many files on, reading their footers takes a while, and is announced."""
 
+UUID = "uuid"
+NANOSECONDS = "nanoseconds"
+NANOSECONDS_IN_UTC = "nanoseconds in UTC"
+
 _MAGIC = b"PAR1"
 _SUMMARIES = ("_metadata", "_common_metadata")
 _NAMES = {"halffloat": "float16", "extension<arrow.uuid>": "uuid"}
@@ -46,6 +50,11 @@ _SIMPLE: tuple[tuple[Any, T.DataType], ...] = (
     (pa.types.is_fixed_size_binary, T.BinaryType()),
     (pa.types.is_null, T.NullType()),
 )
+_CONVERTED: dict[str, T.DataType] = {
+    UUID: T.BinaryType(),
+    NANOSECONDS: T.LongType(),
+    NANOSECONDS_IN_UTC: T.LongType(),
+}
 _INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)  # from narrow to wide
 
 
@@ -59,7 +68,8 @@ class ParquetFiles:
         rows: of all of them.
         schema: the columns that Spark can read, with their types.
         unreadable: columns that it cannot read, by their name in lower case: which, and why.
-        uuids: columns of UUIDs, which are binary in `schema`.
+        converted: columns that are of another type in `schema`, and what they are: UUID (binary),
+            NANOSECONDS and NANOSECONDS_IN_UTC (numbers).
         images_by_path: structs of `bytes` and `path` that may have rows with a path only.
         hidden: files that Spark passes over because of their names, and their rows.
     """
@@ -68,7 +78,7 @@ class ParquetFiles:
     rows: int = 0
     schema: T.StructType = field(default_factory=T.StructType)
     unreadable: dict[str, str] = field(default_factory=dict)
-    uuids: set[str] = field(default_factory=set)
+    converted: dict[str, str] = field(default_factory=dict)
     images_by_path: set[str] = field(default_factory=set)
     hidden: dict[str, int] = field(default_factory=dict)
 
@@ -78,7 +88,7 @@ class _Column:
     name: str
     type: T.DataType | None  # None: Spark cannot read it
     text: str
-    is_uuid: bool
+    converted: str  # "", or as in `ParquetFiles`
     has_paths_only: bool
 
 
@@ -143,14 +153,18 @@ def _columns(metadata: pq.FileMetaData) -> Iterator[_Column]:
         is_uuid = not _children(column.type) and leaves[0].logical_type.type == "UUID"
         # INT96, in which Spark itself writes timestamps, has no unit; Arrow calls it nanoseconds.
         int96 = any(leaf.physical_type == "INT96" for leaf in leaves)
-        spark_type = T.BinaryType() if is_uuid else _spark_type(column.type, int96)
-        text = spark_type.simpleString() if spark_type and not is_uuid else str(column.type)
+        is_nano = pa.types.is_timestamp(column.type) and column.type.unit == "ns" and not int96
+        converted = UUID if is_uuid else ""
+        if is_nano:
+            converted = NANOSECONDS_IN_UTC if column.type.tz else NANOSECONDS
+        spark_type = _CONVERTED.get(converted) or _spark_type(column.type, int96)
+        text = spark_type.simpleString() if spark_type and not converted else str(column.type)
         for arrow_name, name in _NAMES.items():
             text = text.replace(arrow_name, name)
         has_paths_only = isinstance(spark_type, T.StructType) and _has_paths_only(
             metadata, first, spark_type.names
         )
-        yield _Column(column.name, spark_type, text, is_uuid, has_paths_only)
+        yield _Column(column.name, spark_type, text, converted, has_paths_only)
         first += count
 
 
@@ -228,14 +242,14 @@ def _merge(found: ParquetFiles, root: str, files: dict[str, list[_Column]]) -> N
         _, first = next(iter(by_type.values()))
         typed = [c for _, c in by_type.values() if not isinstance(c.type, T.NullType)]
         together = reduce(_wider, (c.type for c in typed)) if typed else T.IntegerType()
-        if len({c.is_uuid for c in typed}) > 1:
+        if len({c.converted for c in typed}) > 1:
             together = None
         if key in repeated:
             found.unreadable[key] = repeated[key]
         elif together is not None:
             found.schema.add(T.StructField(first.name, together))
-            if typed and typed[0].is_uuid:
-                found.uuids.add(first.name)
+            if typed and typed[0].converted:
+                found.converted[first.name] = typed[0].converted
         elif len(by_type) == 1:
             found.unreadable[key] = f"{first.name} is {first.text}, which Spark does not read"
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from ..tables import delta as delta_tables
 from ..tables.external_table import find_column
+from ..tables.uid_origin import Origin
 
 RESERVED = ("uid", "image", "caption", "source_path", "read_error")
 """Names with a meaning in a pairs table; a source's own columns of these names are renamed."""
@@ -19,7 +20,11 @@ DERIVED = ("image_sha", "caption_sha")
 """Computed columns of a pairs table; a source's own columns of these names are dropped."""
 
 LEFT_OUT = "_left_out"
-"""The column of a source's frame that says of a row why it is left out; see `Source.reasons`."""
+"""The column of a source's frame that says why a row is left out: `reason`, in words, and
+`example`, a name that tells the user which it is. It is null in rows that are pairs. Rows with a
+`total` count those without one, by reason; there are so few that the driver can collect them."""
+
+LEFT_OUT_TYPE = "struct<reason: string, example: string, total: long>"
 
 
 @dataclass(frozen=True)
@@ -41,20 +46,21 @@ class Source:
         rows: how many there are, if that is known without reading them.
         fill_uid: null uids are filled in, since only some data sets of this kind have uids.
         notes: what to report about the source, for the line of JSON.
-        reasons: why rows of `frame` may be left out, in words. Such rows have a struct `reason`
-            (one of these) and `example` (a name that tells the user which) in the column LEFT_OUT,
-            null in all other rows.
-        left_out: what has been left out of `frame` already: counts and an example by reason.
+        left_out: what has been left out of `frame` already: counts and an example by reason. What
+            is found out only while `frame` is read is in its column LEFT_OUT, if it has one.
         rejects: the same, row by row: `reason` and `example`.
+        uids: whose the uids of `frame` are, if more is known of it than that it has some.
+        cached: frames to be taken from Spark's cache in the end.
     """
 
     frame: DataFrame
     rows: int | None = None
     fill_uid: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
-    reasons: tuple[str, ...] = ()
     left_out: dict[str, tuple[int, str]] = field(default_factory=dict)
     rejects: DataFrame | None = None
+    uids: Origin | None = None
+    cached: Sequence[DataFrame] = ()
 
 
 def uid_column(frame: DataFrame, wanted: str | None, source_name: str) -> str | None:

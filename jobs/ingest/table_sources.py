@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -15,11 +16,12 @@ from udfs.inputs import linked_images
 
 from ..core.errors import UsageError, first_line
 from ..tables import delta as delta_tables
+from ..tables import export_manifest, uid_origin
 from ..tables.delta import quoted
 from ..tables.external_table import find_column
 from ..tables.pairs import uid_text
 from .image_folders import spark_path
-from .parquet_files import ParquetFiles, survey
+from .parquet_files import NANOSECONDS, NANOSECONDS_IN_UTC, UUID, ParquetFiles, survey
 from .source_columns import LEFT_OUT, Columns, Source, rename_columns, uid_column
 
 HIDDEN = "rows of files that Spark passes over, whose names begin with _ or ."
@@ -45,22 +47,26 @@ def parquet(spark: SparkSession, path: str, columns: Columns) -> Source:
     for name in (columns.image, columns.caption, columns.uid or "uid", columns.path):
         if name and (reason := found.unreadable.get(name.lower())):
             raise UsageError(f"--input {path}: {reason}; give it one name and one type")
+    if {NANOSECONDS, NANOSECONDS_IN_UTC} & {*found.converted.values()}:
+        spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")  # else it refuses the file
     frame, folders = _read_files(spark, found, local)
     left_out = [*found.unreadable.values(), *folders]
     notes = {"columns_left_out": left_out} if left_out else {}
     source = from_columns(frame, columns, path, found.images_by_path)
+    manifest = export_manifest.of_files(list(found.files), "parquet")
+    by_uid = columns.uid is None or columns.uid.lower() == "uid"
+    uids = manifest.uids if manifest and by_uid else None
+    source = replace(source, rows=found.rows, notes=notes, uids=uids)
     if not found.hidden:
-        return Source(source.frame, found.rows, notes=notes)
+        return source
     rejects = spark.createDataFrame(list(found.hidden.items()), "example string, rows long").select(
         F.lit(HIDDEN).alias("reason"),
         "example",
         F.explode(F.sequence(F.lit(1), "rows")).alias("row"),
     )
     example = next(iter(found.hidden))
-    return Source(
-        source.frame,
-        found.rows,
-        notes=notes,
+    return replace(
+        source,
         left_out={HIDDEN: (sum(found.hidden.values()), example)},
         rejects=rejects.drop("row"),
     )
@@ -70,7 +76,8 @@ def delta(spark: SparkSession, ref: str, columns: Columns) -> Source:
     """A Delta table with the images' bytes in a column."""
     location = ref if delta_tables.is_name(ref) else delta_tables.path_of(ref)
     frame = delta_tables.read(spark, ref).withColumn(_FILE, F.lit(location))
-    return from_columns(frame, columns, ref)
+    uids = uid_origin.of_column(spark, ref, columns.uid or "uid")
+    return replace(from_columns(frame, columns, ref), uids=uids)
 
 
 def from_columns(
@@ -203,7 +210,8 @@ def _read_group(
     fields = [field for field in found.schema if field.name.lower() not in empty]
     reader = spark.read.schema(T.StructType(fields)).options(**options)
     part = reader.parquet(*map(spark_path, paths))
-    return _with_file(part).withColumns({uuid: _uuid_text(uuid) for uuid in found.uuids})
+    read = {name: _CONVERT[kind](quoted(name)) for name, kind in found.converted.items()}
+    return _with_file(part).withColumns(read)
 
 
 def _union(parts: list[DataFrame]) -> DataFrame:
@@ -221,7 +229,25 @@ def _with_file(frame: DataFrame) -> DataFrame:
 
 
 def _uuid_text(name: str) -> Column:
-    return F.regexp_replace(F.lower(F.hex(quoted(name))), _UUID, "$1-$2-$3-$4-$5")
+    return F.regexp_replace(F.lower(F.hex(name)), _UUID, "$1-$2-$3-$4-$5")
+
+
+def _in_utc(name: str) -> Column:
+    return F.timestamp_micros(_microseconds(name))
+
+
+def _wall_clock(name: str) -> Column:
+    seconds = (_microseconds(name).cast("decimal(19,0)") / F.lit(10**6)).cast("decimal(18,6)")
+    since_1970 = F.make_dt_interval(F.lit(0), F.lit(0), F.lit(0), seconds)
+    return F.to_timestamp_ntz(F.lit("1970-01-01 00:00:00")) + since_1970
+
+
+def _microseconds(name: str) -> Column:
+    """Of a column of nanoseconds, in decimals, since doubles have too few digits."""
+    return F.floor(F.col(name).cast("decimal(19,0)") / F.lit(1000)).cast("long")
+
+
+_CONVERT = {UUID: _uuid_text, NANOSECONDS: _wall_clock, NANOSECONDS_IN_UTC: _in_utc}
 
 
 def _read_by_spark(spark: SparkSession, path: str) -> DataFrame:

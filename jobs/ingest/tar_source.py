@@ -8,8 +8,9 @@ import os
 from itertools import islice
 from typing import Any
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from udfs.inputs import tar_samples, tars
 from udfs.inputs.folder_walk import walk_files
@@ -19,16 +20,17 @@ from udfs.inputs.tar_samples import Naming
 from ..core.errors import UsageError
 from ..core.settings import nearest
 from ..tables import delta as delta_tables
+from ..tables import export_manifest
 from . import image_folders
 from .settings import IngestConfig
-from .source_columns import LEFT_OUT, Source
+from .source_columns import DERIVED, LEFT_OUT, LEFT_OUT_TYPE, RESERVED, Source
 
 _MIN_TASK_BYTES = 1 << 20  # tars smaller than this share a task
 _LOOKED_AT = 100  # samples in which the JSON's fields are looked up
 
 _TAR_ROWS = (
     "uid string, image binary, caption array<binary>, source_path string, read_error string, "
-    f"key string, url string, metadata binary, {LEFT_OUT} struct<reason: string, example: string>"
+    f"key string, url string, metadata binary, {LEFT_OUT} {LEFT_OUT_TYPE}"
 )
 _NO_TAR = "files that are not tars"
 _NO_NAME = "tars whose name is not UTF-8"
@@ -58,16 +60,48 @@ def webdataset(spark: SparkSession, path: str, naming: Naming | None = None) -> 
     read = functools.partial(tars.read_tars, naming=naming)
     rows = paths.coalesce(1).repartition(partitions).mapInArrow(read, _TAR_ROWS)
     rows = rows.withColumn("metadata", F.col("metadata").cast("string"))
+    manifest = export_manifest.of_files([name for name, _ in listed], "webdataset")
+    if manifest:
+        rows = _with_columns(rows, manifest.columns)
     counts = {reason: (len(names), names[0]) for reason, names in left_out.items() if names}
     rejects = [(reason, name) for reason, names in left_out.items() for name in names]
     return Source(
         rows,
         fill_uid=naming.uid_field is None,
         notes={"tars": number, "tar_bytes": size},
-        reasons=tar_samples.reasons(naming),
         left_out=counts,
         rejects=spark.createDataFrame(rejects, "reason string, example string"),
+        uids=manifest.uids if manifest and naming.uid_field in (None, "uid") else None,
     )
+
+
+def _with_columns(rows: DataFrame, columns: T.StructType) -> DataFrame:
+    """`rows` of an export's tars, with the columns that their JSON was written from."""
+    own = {*RESERVED, *DERIVED, "key", "metadata"} - {"source_path"}
+    fields = [field for field in columns if field.name.lower() not in own]
+    texts = [T.StructField(field.name, _with_text_keys(field.dataType)) for field in fields]
+    values = rows.withColumn("_values", F.from_json("metadata", T.StructType(texts)))
+    typed = {f.name: F.col("_values").getField(f.name).cast(f.dataType) for f in fields}
+    if "source_path" in typed:
+        typed["source_path"] = F.coalesce(typed["source_path"], "source_path")
+    replaced = {"url", *(name.lower() for name in typed)}
+    if "metadata" not in columns.names:  # else these samples came from a tar themselves
+        replaced.add("metadata")
+    others = [name for name in rows.columns if name not in replaced]
+    return values.select(*others, *(column.alias(name) for name, column in typed.items()))
+
+
+def _with_text_keys(data_type: T.DataType) -> T.DataType:
+    """The type with texts as the keys of maps, as JSON has them."""
+    if isinstance(data_type, T.ArrayType):
+        return T.ArrayType(_with_text_keys(data_type.elementType))
+    if isinstance(data_type, T.MapType):
+        return T.MapType(T.StringType(), _with_text_keys(data_type.valueType))
+    if isinstance(data_type, T.StructType):
+        return T.StructType(
+            [T.StructField(field.name, _with_text_keys(field.dataType)) for field in data_type]
+        )
+    return data_type
 
 
 def naming_of(config: IngestConfig) -> Naming:

@@ -8,6 +8,7 @@ signals.py         cheap signals of pairs
 selection.py       the columns of a selection table
 filtered_pairs.py  the kept rows of the pairs table, with their scores
 ratings.py         the ratings that scores are compared with
+export_manifest.py what is in a folder of exported shards, for reading it back
 uid_origin.py      whether uids are the user's or made up, as a property of the table
 runs.py            one row for each run of a job
 sql_views.py       views over all of these, for SQL

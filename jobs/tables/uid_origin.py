@@ -23,8 +23,8 @@ PROPERTY = "mlm_filter.uids"
 
 def of(spark: SparkSession, ref: str) -> Origin | None:
     """What is recorded of a Delta table; None if nothing is, as in tables of earlier versions."""
-    row = spark.sql(f"DESCRIBE DETAIL {sql_name(ref)}").select("properties").first()
-    value = (row[0] or {}).get(PROPERTY) if row else None
+    properties = spark.sql(f"SHOW TBLPROPERTIES {sql_name(ref)}").collect()
+    value = next((row["value"] for row in properties if row["key"] == PROPERTY), None)
     return cast(Origin, value) if value in get_args(Origin) else None
 
 

@@ -252,14 +252,6 @@ class Sample:
         return None
 
 
-def reasons(naming: Naming) -> tuple[str, ...]:
-    """All reasons for which something in a tar may be left out."""
-    images = () if naming.image_endings else SUFFIXES
-    endings = (reason for ending, reason in _ENDING_REASONS.items() if ending not in images)
-    general = (HIDDEN, NO_ENDING, NO_FILE, BESIDE, APART, NO_TEXT, NO_UID, NO_SAMPLE)
-    return (*general, *FURTHER.values(), *endings, _OTHER_UNREAD)
-
-
 def fields_of(data: bytes | None) -> dict[str, Any] | None:
     """The fields of a JSON member; None if it is not JSON. A bare text, or a list, is a caption."""
     if not data:

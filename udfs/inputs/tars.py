@@ -22,6 +22,7 @@ from udfs.inputs.image_files import BATCH_BYTES
 from udfs.inputs.tar_members import READ_ERRORS, Member, open_members
 from udfs.inputs.tar_samples import MAX_TEXT_BYTES, Naming, Part, Sample, left_out, part_of
 
+_LEFT_OUT = [("reason", pa.string()), ("example", pa.string()), ("total", pa.int64())]
 SCHEMA = pa.schema(
     [
         ("uid", pa.string()),
@@ -32,12 +33,13 @@ SCHEMA = pa.schema(
         ("key", pa.string()),
         ("url", pa.string()),
         ("metadata", pa.binary()),
-        ("_left_out", pa.struct([("reason", pa.string()), ("example", pa.string())])),
+        ("_left_out", pa.struct(_LEFT_OUT)),
     ]
 )
 """Rows of a tar. `metadata` is the .json member, unchanged; `source_path` is `<tar>#<member>`.
 `caption` has all captions of the image, nearly always one. Where `_left_out` is set, the row is not
-a pair: it says why a member is left out (one of `tar_samples.reasons`), and which."""
+a pair: it says why a member is left out, and which; or it ends the tar and has the `total` of a
+reason, with the first member as its example."""
 
 BATCH_ROWS = 256
 
@@ -45,12 +47,13 @@ BATCH_ROWS = 256
 def read_tars(
     batches: Iterator[pa.RecordBatch], naming: Naming | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The samples of the tars named in the column `path`, in batches of SCHEMA."""
+    """The samples of the tars named in the column `path`, and what is left out of each tar, one by
+    one and in total, in batches of SCHEMA."""
     rows: list[dict[str, Any]] = []
     size = 0
     for batch in batches:
         for path in batch.column("path").to_pylist():
-            for row in read_tar(path, naming):
+            for row in _with_totals(read_tar(path, naming)):
                 rows.append(row)
                 size += len(row["image"] or b"") + len(row["metadata"] or b"")
                 size += sum(len(caption or b"") for caption in row["caption"] or ())
@@ -59,6 +62,17 @@ def read_tars(
                     rows, size = [], 0
     if rows:
         yield pa.RecordBatch.from_pylist(rows, SCHEMA)
+
+
+def _with_totals(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a tar, and behind them how many are left out, by reason."""
+    totals: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if one := row["_left_out"]:
+            totals.setdefault(one["reason"], one | {"total": 0})["total"] += 1
+        yield row
+    for total in totals.values():
+        yield dict.fromkeys(SCHEMA.names) | {"_left_out": total}
 
 
 def read_tar(path: str, naming: Naming | None = None) -> Iterator[dict[str, Any]]:

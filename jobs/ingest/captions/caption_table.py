@@ -27,6 +27,7 @@ class CaptionTable:
 
     Attributes:
         frame: the rows.
+        cached: what `frame` is read from, to be taken from the cache in the end.
         caption: the name of their column of captions.
         rows: how many there are.
         notes: what to report about the captions.
@@ -35,6 +36,7 @@ class CaptionTable:
     """
 
     frame: DataFrame
+    cached: DataFrame
     caption: str
     rows: int
     notes: dict[str, Any] = field(default_factory=dict)
@@ -105,6 +107,7 @@ def counted(frame: DataFrame, caption: str, headers: int = 0, quoted: bool = Tru
         column = F.array_join(column, "\n")
     elif not isinstance(kind, T.StringType):
         column = F.lit(None).cast("string")
+    frame = frame.persist()  # it is read again and again, and text takes long to parse
     groups = frame.groupBy(REASON).agg(
         F.count("*").alias("rows"),
         F.first(LINE).alias("line"),
@@ -130,6 +133,7 @@ def counted(frame: DataFrame, caption: str, headers: int = 0, quoted: bool = Tru
     example = F.substring(LINE, 1, _EXAMPLE_CHARACTERS).alias("example")
     return CaptionTable(
         frame=frame.where(F.col(REASON).isNull()).drop(REASON, LINE),
+        cached=frame,
         caption=caption,
         rows=int(rows["rows"]) if rows else 0,
         notes=notes,

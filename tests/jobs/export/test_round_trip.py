@@ -2,6 +2,7 @@
 cannot hold is the exception, and each is named here and by the job."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from jobs.ingest import job as ingest
 from jobs.ingest.settings import IngestConfig
 from jobs.tables import delta
 from jobs.tables.pairs import PAIRS_KEYS, with_keys
+from udfs.inputs import tars
 
 pytestmark = pytest.mark.spark
 
@@ -80,6 +82,8 @@ JSON = {
     "anything": '{"a":[1]}',
 }
 """What the first row is in a tar's JSON."""
+FINITE = "CASE WHEN NOT isnan({0}) AND abs({0}) < double('Infinity') THEN {0} END"
+"""JSON has no NaN and no infinities: they become nulls."""
 
 
 @dataclass(frozen=True)
@@ -198,9 +202,19 @@ def test_webdataset(
     assert "column anything: variant is written as text" in said
     back = ingested(spark, tables, "webdataset")
     read = delta.read(spark, tables.pairs)
-    assert values(back, "image", "caption") == values(read, "image", "caption")
-    # the other columns are in `metadata`, the samples' JSON
-    found = {row["uid"]: json.loads(row["metadata"]) for row in back.collect()}
+    finite = {name: F.expr(FINITE.format(name)) for name in ("single", "double")}
+    box = F.expr(f"transform(place.box, x -> {FINITE.format('x')})")
+    place = F.when(F.col("place").isNotNull(), F.col("place").withField("box", box))
+    texts = {"words": F.make_valid_utf8("words"), "anything": F.to_json("anything")}
+    expected = read.withColumns({**finite, **texts, "place": place})
+    same = ["image", "caption", "source_path", *TYPES]
+    assert values(back, *same) == values(expected, *same)
+    assert values(back, "marks")[0] == (repr(UIDS[0]), "{'s': 1}")
+
+    # Where not all tars are an export's, the columns stay in the samples' JSON.
+    own = tables.folder / "webdataset" / "00000000.tar"
+    rows = list(tars.read_tar(str(shutil.copy(own, tables.folder))))
+    found = {row["uid"]: json.loads(row["metadata"]) for row in rows}
     assert found[UIDS[0]].items() >= JSON.items()
     assert found[UIDS[0]]["marks"] == {"s": 1}
     nonfinite = {"single": None, "double": None, "words": "a\ufffd", "eight": 2**63 - 1}

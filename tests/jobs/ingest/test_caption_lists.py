@@ -12,7 +12,7 @@ from jobs.ingest.captions.caption_lists import check_caption, one_caption_per_ro
 from jobs.ingest.job import run, to_pairs
 from jobs.ingest.left_out import LeftOut
 from jobs.ingest.settings import IngestConfig
-from jobs.ingest.source_columns import LEFT_OUT, Source
+from jobs.ingest.source_columns import LEFT_OUT, LEFT_OUT_TYPE, Source
 from jobs.tables import delta
 
 pytestmark = pytest.mark.spark
@@ -63,23 +63,28 @@ def test_what_is_no_caption_is_refused_by_name(spark: SparkSession, kind: str) -
 
 
 def test_what_is_left_out_is_counted_as_it_passes(spark: SparkSession, tmp_path: Path) -> None:
-    schema = f"uid string, {LEFT_OUT} struct<reason: string, example: string>"
+    schema = f"uid string, caption array<string>, {LEFT_OUT} {LEFT_OUT_TYPE}"
     frame = spark.createDataFrame(
-        [("a", None), (None, None), (None, ("too odd", "x")), (None, ("too odd", "b"))], schema
+        [
+            ("a", ["one", "two", "three"], None),
+            (None, None, None),
+            *((None, None, ("too odd", name, None)) for name in "xzb"),
+            *((None, None, ("too odd", name, total)) for name, total in (("x", 2), ("b", 1))),
+        ],
+        schema,
     )
     rejects = spark.createDataFrame([("gone", "y")], "reason string, example string")
-    source = Source(
-        frame, reasons=("too odd", "never"), left_out={"gone": (1, "y")}, rejects=rejects
-    )
-    left_out = LeftOut(source)
+    left_out = LeftOut(Source(frame, left_out={"gone": (1, "y")}, rejects=rejects), True)
     assert rows_of(left_out.frame, "uid") == [("a",), (None,)]
-    assert left_out.counts() == {"gone": (1, "y"), "too odd": (2, "b, x")}
+    further = "further captions of a list (--captions-per-image first)"
+    assert left_out.counts() == {"gone": (1, "y"), "too odd": (3, "b, x"), further: (2, "two")}
     left_out.write(str(tmp_path / "rejects"))
     written = delta.read(spark, str(tmp_path / "rejects"))
     assert rows_of(written, "reason", "example") == [
+        (further, "three"),
+        (further, "two"),
         ("gone", "y"),
-        ("too odd", "b"),
-        ("too odd", "x"),
+        *(("too odd", name) for name in "bxz"),
     ]
 
 

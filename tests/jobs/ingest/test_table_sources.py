@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pyspark.sql import Row, SparkSession
 
 from jobs.core.errors import UsageError
+from jobs.core.session import session_settings
 from jobs.ingest import job as ingest
 from jobs.ingest import table_sources
 from jobs.ingest.parquet_files import survey
@@ -47,7 +48,7 @@ UNREADABLE = {
     "time32[ms]": pa.array([1, 2], pa.time32("ms")),
     "time64[us]": pa.array([1, 2], pa.time64("us")),
     "time64[ns]": pa.array([1, 2], pa.time64("ns")),
-    "timestamp[ns]": pa.array([1, 2], pa.timestamp("ns")),
+    "list<element: timestamp[ns]>": pa.array([[1], []], pa.list_(pa.timestamp("ns"))),
     "decimal256(50, 2)": pa.array([1, 2], pa.decimal256(50, 2)),
     "list<element: float16>": pa.array([[np.float16(1)], []], pa.list_(pa.float16())),
 }
@@ -71,6 +72,22 @@ def test_columns_that_spark_cannot_read_are_left_out_by_name(
     assert rows[0]["source_path"] == str(path)
     with pytest.raises(UsageError, match="a.parquet: odd 0 is float16, which Spark does not read"):
         read(spark, path, uid="ODD 0")
+
+
+@pytest.mark.spark
+def test_nanoseconds_as_pandas_writes_them_are_times(spark: SparkSession, tmp_path: Path) -> None:
+    exact = [1_711_850_400_123_456_789, -1]  # 2024-03-31T02:00, which Berlin's clocks skip
+    local = pa.array(exact, pa.timestamp("ns"))
+    instant = pa.array(exact, pa.timestamp("ns", "Europe/Berlin"))
+    path = write(tmp_path / "a.parquet", local=local, instant=instant)
+    with session_settings(spark, {"spark.sql.session.timeZone": "Europe/Berlin"}):
+        source = table_sources.parquet(spark, str(path), Columns())
+        texts = source.frame.selectExpr("string(local)", "unix_micros(instant)")
+        assert {tuple(row) for row in texts.collect()} == {
+            ("2024-03-31 02:00:00.123456", exact[0] // 1000),
+            ("1969-12-31 23:59:59.999999", -1),
+        }
+    assert source.notes == {}
 
 
 @pytest.mark.spark
@@ -261,10 +278,10 @@ def test_every_column_is_in_the_schema_or_named(tmp_path: Path, types: list[pa.D
     pq.ParquetWriter(path, schema).close()
     found = survey(str(path), "--input any")
     for name, data_type in zip(schema.names, types, strict=True):
-        is_uuid = data_type == pa.uuid()
-        assert (name in found.unreadable) == (has_unreadable(data_type) and not is_uuid)
+        converted = data_type == pa.uuid() or str(data_type).startswith("timestamp[ns")
+        assert (name in found.unreadable) == (has_unreadable(data_type) and not converted)
         assert (name in found.schema.names) != (name in found.unreadable)
-        assert (name in found.uuids) == is_uuid
+        assert (name in found.converted) == converted
 
 
 @pytest.mark.spark
