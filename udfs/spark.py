@@ -27,7 +27,7 @@ from pyspark.sql.pandas import functions
 
 from udfs.core.arrow_values import BYTES, TEXT, check_values, python_values
 from udfs.core.metrics import METRIC_NAMES, METRICS
-from udfs.inputs.image_files import read_path
+from udfs.inputs.image_roots import ImageRoots
 from udfs.models import loaded_model
 from udfs.models.model_config import ModelConfig
 from udfs.scoring.batching import PairScorer
@@ -155,7 +155,8 @@ def _udf(
             (_values(images, f"{name}: image", BYTES), _values(captions, f"{name}: caption", TEXT))
             for images, captions in batches
         )
-        for answers in score_stream(_scorer(config, meter), pairs, meter):
+        scorer = _scorer(config, meter)
+        for answers in score_stream(scorer, pairs, meter, memory=config.image_memory):
             yield to_pandas(answers)
 
     # pandas_udf reads the annotations, which are text here (PEP 563) and name a local import.
@@ -179,14 +180,18 @@ def _values(column: Any, name: str, needs: str) -> Sequence[Any]:
 
 
 def score_batches(
-    config: ModelConfig, keys: Sequence[str], image: str, device: str = "auto"
+    config: ModelConfig,
+    keys: Sequence[str],
+    image: str,
+    device: str = "auto",
+    roots: ImageRoots | None = None,
 ) -> tuple[Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], T.StructType]:
     """A function for `DataFrame.mapInArrow`, and the schema of what it returns.
 
-    Its input has the string columns `keys`, the column `image` (binary, or a string with paths) and
-    `caption` (binary). It returns `keys`, `SCORES` and, on the first row of each batch, the seconds
-    by stage since the batch before. mapInArrow respects Spark's limit on the bytes of a batch;
-    pandas UDFs over a Parquet scan do not.
+    Its input has the string columns `keys`, the column `image` (binary, or with `roots` a string
+    with paths below them) and `caption` (binary). It returns `keys`, `SCORES` and, on the first row
+    of each batch, the seconds by stage since the batch before. mapInArrow respects Spark's limit on
+    the bytes of a batch; pandas UDFs over a Parquet scan do not.
     """
     schema = T.StructType([*(T.StructField(k, T.StringType()) for k in keys), *SCORES, *_SECONDS])
 
@@ -200,8 +205,8 @@ def score_batches(
                 waiting_keys.append([batch.column(key) for key in keys])
                 yield _arrow_values(batch, image), _arrow_values(batch, "caption")
 
-        paths = image == "image_path"
-        for answers in score_stream(scorer, pairs(), meter, read=read_path if paths else None):
+        read = roots.read if roots else None
+        for answers in score_stream(scorer, pairs(), meter, read=read, memory=config.image_memory):
             values = columns_of(answers)
             seconds = meter.take()
             for stage in STAGES:

@@ -1,6 +1,7 @@
 """What every job needs: settings, errors, a Spark session, progress.
 
 settings.py        a frozen pydantic model gives a job its options, YAML keys and defaults
+image_paths.py     the settings of jobs that can read images by paths in a table
 job_runner.py      runs a job as a program: errors, exit codes, the line of JSON at the end
 errors.py          the error for bad usage or bad input
 session.py         the active Spark session, or a new local one

@@ -7,7 +7,12 @@ _NAMES_SOMETHING = re.compile(r"\w:/|\.(parquet|json|tar)\b(?!\.)|\bcolumn\b|`")
 
 
 class UsageError(Exception):
-    """Bad usage or bad input: the job prints this text as one line and exits with 2."""
+    """Bad usage or bad input: the job prints this text and exits with 2."""
+
+    @property
+    def lines(self) -> list[str]:
+        """The text as it is printed: one line, whatever text from data it has."""
+        return [str(self)]
 
 
 def first_line(error: BaseException) -> str:

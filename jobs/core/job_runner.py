@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from udfs.core.visible_text import visible
+
 from .errors import UsageError, first_line
 from .settings import C, parse
 
@@ -69,12 +71,13 @@ def main(
         say(f"mlm-filter {name}: interrupted")
     except UsageError as error:
         code, outcome = USAGE, {"error": str(error)}
-        say(f"mlm-filter {name}: {error}")
+        first, *others = error.lines
+        say(f"mlm-filter {name}: {first}", *others)
     except Exception as error:
         code, outcome = _failure(error)
         say(f"mlm-filter {name}: {outcome['error']}")
         if debug:
-            traceback.print_exc()
+            say(*traceback.format_exc().splitlines())
         elif code == FAILED:
             say("(--debug prints the full traceback)")
     finally:
@@ -87,9 +90,14 @@ def main(
     return code
 
 
-def say(text: str) -> None:
-    """Print a line for people, to stderr: stdout is reserved for the line of JSON."""
-    print(text, file=sys.stderr, flush=True)
+def say(*lines: str) -> None:
+    """Print lines for people, to stderr: stdout is reserved for the line of JSON.
+
+    All that a terminal gets goes through here. Text from data may be in it: it cannot end a line,
+    nor command the terminal.
+    """
+    for line in lines:
+        print(visible(line), file=sys.stderr, flush=True)
 
 
 def new_run_id() -> str:

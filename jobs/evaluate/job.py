@@ -167,7 +167,7 @@ def run(spark: SparkSession, config: EvaluateConfig) -> dict[str, Any]:
         )
     intervals = f"{_percent(config.confidence)} intervals"
     text = markdown(findings, rated, counts, captions, intervals)
-    job_runner.say(f"\n{text}")
+    job_runner.say("", *text.splitlines())
     summary: dict[str, Any] = {
         "ratings": config.ratings,
         "captions": captions,

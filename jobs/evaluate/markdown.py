@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from udfs.agreement.correlation import Agreement
 from udfs.agreement.ranking import Ranking
 from udfs.agreement.resampling import Estimate
+from udfs.core.visible_text import visible
 from udfs.scoring.results import SCORED
 
 from .comparison import ALL, Finding
@@ -154,7 +155,7 @@ def _table(names: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> s
     """A Markdown table that is also aligned as text; the first `left` columns are left-aligned."""
     if all(not line[-1] for line in lines) and names[-1] == "note":
         names, lines = names[:-1], [line[:-1] for line in lines]
-    cells = [[cell.replace("|", "\\|") for cell in line] for line in (names, *lines)]
+    cells = [[visible(cell).replace("|", "\\|") for cell in line] for line in (names, *lines)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rules = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     padded = [

@@ -118,7 +118,7 @@ def _shards(
     origin = uid_origin.of_column(spark, str(config.pairs), config.uid_column)
     content = Manifest(written, origin)
     export_manifest.write(folder, header, content, (), complete=False)
-    shards = export_shards.write(sample_rows, total, layout, shard_format, encoding)
+    shards = export_shards.write(sample_rows, total, layout, shard_format, encoding, config.roots())
     left_out = sum(shard.left_out for shard in shards)
     counts |= {"shards": shard_count, "rows": total - left_out, "left_out": left_out}
     counts["bytes"] = sum(shard.bytes for shard in shards)

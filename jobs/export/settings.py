@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from udfs.outputs.image_encoding import QUALITY, ImageEncoding
 
 from ..core.errors import UsageError
-from ..core.settings import JobConfig
+from ..core.image_paths import ImagePathConfig
 
 _NEEDS = {
     "uids": ("selection",),
@@ -20,7 +20,7 @@ _NEEDS = {
 }
 
 
-class ExportConfig(JobConfig):
+class ExportConfig(ImagePathConfig):
     """Write the pairs that a selection keeps in the formats that training code reads."""
 
     format: Literal["uids", "webdataset", "parquet", "delta", "upstream-parquet"] = Field(
@@ -51,9 +51,6 @@ class ExportConfig(JobConfig):
     )
     uid_column: str = Field("uid", description="column of --pairs with the pair's key")
     image_column: str = Field("image", description="column of --pairs with the image's bytes")
-    image_path_column: str | None = Field(
-        None, description="column of --pairs with the image's path, instead of its bytes"
-    )
     caption_column: str = Field("caption", description="column of --pairs with the caption")
 
     @model_validator(mode="after")

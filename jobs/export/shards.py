@@ -22,6 +22,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from udfs.inputs.image_roots import ImageRoots
 from udfs.outputs import parquet_shards, tar_shards
 from udfs.outputs.image_encoding import ImageEncoding
 from udfs.outputs.shards import SHARD_COLUMNS, Layout, Shard, Write, write_shards
@@ -157,6 +158,7 @@ def write(
     layout: Layout,
     shard_format: ShardFormat,
     encoding: ImageEncoding | None = None,
+    roots: ImageRoots | None = None,
 ) -> list[Shard]:
     """Write the shards of `rows_of` that do not exist yet; return all shards in order."""
     spark = rows.sparkSession
@@ -176,7 +178,11 @@ def write(
             ordered = rows.repartition(min(1000, len(missing)), "_shard")
             ordered = ordered.sortWithinPartitions(*ordering(rows, sort_columns))
             write_batches = partial(
-                write_shards, layout=layout, write=shard_format.write, encoding=encoding
+                write_shards,
+                layout=layout,
+                write=shard_format.write,
+                encoding=encoding,
+                roots=roots,
             )
             for row in ordered.mapInArrow(write_batches, _SHARD_SCHEMA).collect():
                 values = row.asDict()

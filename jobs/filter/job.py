@@ -71,7 +71,7 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
         summary["thresholds"] = thresholds(rules, statistics)
         if config.what_if:
             comparison = what_if.compare(rules, what_if.regions(frame, rules, statistics))
-            job_runner.say("\n".join(what_if.report_lines(comparison)))
+            job_runner.say(*what_if.report_lines(comparison))
             return summary | {"what_if": comparison}
         judged = judge(frame, rules, statistics, config.combine, repetitions)
         selection = selection_of(judged, [*rules, *repetitions])

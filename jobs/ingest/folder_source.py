@@ -29,6 +29,7 @@ from .source_columns import (
 )
 
 AS_NAMED = TextFormat()
+LINKS = "links to files elsewhere, or to nothing (see --image-root)"
 SIDECAR = "sidecar"
 """What --captions is where each image has a text file of its own beside it."""
 
@@ -46,6 +47,7 @@ def folder(
     form: TextFormat = AS_NAMED,
     image_endings: Sequence[str] = (),
     caption_endings: Sequence[str] = (),
+    roots: Sequence[str] = (),
 ) -> Source:
     """A folder of images and their captions.
 
@@ -57,12 +59,13 @@ def folder(
         form: how separated text is written, and the encoding of text.
         image_endings: endings of images beside the usual ones.
         caption_endings: endings of captions beside images; none: `txt`.
+        roots: folders to which links to files may lead, beside the folders that are read.
 
     Raises:
         UsageError: something cannot be read, or no caption names an image.
     """
     suffixes = image_folders.image_suffixes(image_endings)
-    files = image_folders.list_files(spark, path, suffixes)
+    files, links = image_folders.list_files(spark, path, suffixes, roots)
     table: CaptionTable | None = None
     if captions_file == SIDECAR:
         is_text = ~F.col("is_image") & F.col("path").rlike(_pattern(caption_endings or ("txt",)))
@@ -87,6 +90,10 @@ def folder(
     if not matched.pairs:
         raise _no_pairs(path, captions_file, file_column, files, matched)
     rejects = _rejects(files, matched)
+    if links:
+        left_out[LINKS] = len(links), links[0]
+        rows = spark.createDataFrame([(LINKS, link) for link in links], rejects.schema)
+        rejects = rejects.unionByName(rows)
     cached = [matched.captions]
     if table:
         notes |= table.notes

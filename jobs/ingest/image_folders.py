@@ -42,19 +42,24 @@ class MatchResult:
     unmatched: int
 
 
-def list_files(spark: SparkSession, folder: str, suffixes: Sequence[str]) -> DataFrame:
+def list_files(
+    spark: SparkSession, folder: str, suffixes: Sequence[str], roots: Sequence[str] = ()
+) -> tuple[DataFrame, list[str]]:
     """`source_path`, `length` (bytes), `path` (below the folder) and `is_image` (by its suffix) of
-    the files below a folder.
+    the files below a folder; and the links that are left out.
 
     A folder on disk is listed by Python: Spark skips names that begin with `_`, as many cameras'
-    do. Other folders (`s3://`, `dbfs:/` ...) are listed by Spark.
+    do. Other folders (`s3://`, `dbfs:/` ...) are listed by Spark. Links to folders are followed;
+    links to files only within all these folders and the `roots`.
     """
     root = delta.path_of(folder).rstrip("/") + "/"
+    links: list[str] = []
     if is_local(folder):
         if not os.path.isdir(root):
             raise UsageError(f"--input {folder}: there is no such folder")
         listed: list[tuple[str, int]] = []
-        for file in walk_files(root):
+        found, links = _files_and_links(root, roots)
+        for file in found:
             with suppress(UnicodeEncodeError, OSError):  # no table can hold such a name
                 listed.append((file.encode().decode(), os.path.getsize(file)))
         # From a list, not from Arrow: that would be a local relation, which takes long to plan.
@@ -65,9 +70,27 @@ def list_files(spark: SparkSession, folder: str, suffixes: Sequence[str]) -> Dat
     below = F.when(path.startswith(root), F.substring(path, len(root) + 1, 2**30)).otherwise(path)
     image = rf"(?i)\.({'|'.join(map(re.escape, suffixes))})$"
     hidden = r"(^|/)\._[^/]*$"  # macOS metadata about another file
-    return files.withColumn("path", below).withColumn(
+    files = files.withColumn("path", below).withColumn(
         "is_image", F.col("path").rlike(image) & ~F.col("path").rlike(hidden)
     )
+    return files, links
+
+
+def _files_and_links(root: str, roots: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files below `root`, and the links among them that lead elsewhere or nowhere."""
+    names = list(walk_files(root, broken=True))
+    folders = {os.path.realpath(folder) for folder in {*map(os.path.dirname, names)}}
+    real_roots = tuple(os.path.join(os.path.realpath(folder), "") for folder in roots)
+
+    def leads_out(name: str) -> bool:
+        target = os.path.realpath(name)
+        inside = os.path.dirname(target) in folders or target.startswith(real_roots)
+        return not (inside and os.path.isfile(target))
+
+    links = [name for name in names if os.path.islink(name) and leads_out(name)]
+    others = set(links)
+    written = (link.encode("utf-8", "backslashreplace").decode() for link in links)
+    return [name for name in names if name not in others], list(written)
 
 
 def image_suffixes(more: Sequence[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from ..core import job_runner
 from ..core.errors import UsageError
+from ..core.image_paths import roots_of
 from ..tables import delta, uid_origin
 from ..tables.pairs import PAIRS, PAIRS_KEYS, uid_text
 from . import folder_source, sample_source, table_sources, tar_source
@@ -37,11 +38,12 @@ def open_source(spark: SparkSession, config: IngestConfig) -> Source:
     if config.source == "folder":
         form = TextFormat(config.separator, config.quote, config.header, config.encoding)
         captions, endings = config.captions or "", (config.image_ending, config.caption_ending)
-        return folder_source.folder(spark, location, captions, columns, form, *endings)
+        roots = config.image_root
+        return folder_source.folder(spark, location, captions, columns, form, *endings, roots)
     if config.source == "parquet":
-        return table_sources.parquet(spark, location, columns)
+        return table_sources.parquet(spark, location, columns, roots_of(config.image_root))
     if config.source == "delta":
-        return table_sources.delta(spark, location, columns)
+        return table_sources.delta(spark, location, columns, roots_of(config.image_root))
     if config.source == "webdataset":
         return tar_source.webdataset(spark, location, tar_source.naming_of(config))
     return sample_source.samples(spark)

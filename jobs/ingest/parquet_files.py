@@ -101,7 +101,7 @@ def survey(root: str, option: str) -> ParquetFiles:
         raise UsageError(f"{option} is a Delta table: read it with --source delta")
     found = ParquetFiles()
     paths: list[str] = []
-    for path in walk_files(root) if os.path.isdir(root) else [root]:
+    for path in walk_files(root, broken=True) if os.path.isdir(root) else [root]:
         if not _is_hidden(os.path.relpath(path, os.path.dirname(root) if path == root else root)):
             if path.lower().endswith((".parquet", ".parq", ".pq")) or _has_magic(path):
                 paths.append(path)
@@ -130,6 +130,8 @@ def _is_hidden(path: str) -> bool:
 
 
 def _has_magic(path: str) -> bool:
+    if not os.path.isfile(path):  # a broken link
+        return False
     with open(path, "rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC
 

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from ..core.image_paths import roots_of
 from ..core.settings import JobConfig
 
 
@@ -62,6 +63,11 @@ class IngestConfig(JobConfig):
         description="column with the image's path: how --source folder finds the file; in other "
         "sources it becomes source_path (default: file_name, file, path ...; source_path)",
     )
+    image_root: list[str] = Field(
+        default_factory=list,
+        description="folder or URI below which images lie that Parquet and Delta have only the "
+        "path of, or that links in a folder lead to; may be repeated",
+    )
     mode: Literal["error", "overwrite", "append"] = Field(
         default="error",
         description="if the output exists: stop; replace it; or add the pairs that it does not "
@@ -70,6 +76,7 @@ class IngestConfig(JobConfig):
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
+        roots_of(self.image_root)
         if self.source != "samples" and self.input is None:
             raise ValueError(f"--source {self.source} needs --input")
         if self.source == "folder" and self.captions is None:

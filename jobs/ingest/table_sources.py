@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from udfs.inputs import linked_images
+from udfs.inputs.image_roots import ImageRoots
 
 from ..core.errors import UsageError, first_line
 from ..tables import delta as delta_tables
@@ -27,6 +28,8 @@ from .source_columns import LEFT_OUT, Columns, Source, rename_columns, uid_colum
 HIDDEN = "rows of files that Spark passes over, whose names begin with _ or ."
 """Why rows of a Parquet folder are left out."""
 
+NONE = ImageRoots()
+
 MOST_KINDS = 20
 """Of folders with values in their names, and of files with empty columns: each is read apart."""
 
@@ -34,15 +37,15 @@ _FILE = "_file_of_row"  # a column that is dropped again: the URI of the file th
 _UUID = r"^(.{8})(.{4})(.{4})(.{4})(.{12})$"
 
 
-def parquet(spark: SparkSession, path: str, columns: Columns) -> Source:
-    """A Parquet file or folder with the images' bytes in a column.
+def parquet(spark: SparkSession, path: str, columns: Columns, roots: ImageRoots = NONE) -> Source:
+    """A Parquet file or folder with the images' bytes in a column; `roots` as in `from_columns`.
 
     On this machine the footers of all files are read first: a column that Spark cannot read is left
     out by name, unless it is needed. Other storage is left to Spark.
     """
     local = re.sub("^file:/+", "/", delta_tables.path_of(path))
     if delta_tables.is_uri(local) or not os.path.exists(local):
-        return from_columns(_with_file(_read_by_spark(spark, path)), columns, path)
+        return from_columns(_with_file(_read_by_spark(spark, path)), columns, path, roots)
     found = survey(local, f"--input {path}")
     for name in (columns.image, columns.caption, columns.uid or "uid", columns.path):
         if name and (reason := found.unreadable.get(name.lower())):
@@ -52,7 +55,7 @@ def parquet(spark: SparkSession, path: str, columns: Columns) -> Source:
     frame, folders = _read_files(spark, found, local)
     left_out = [*found.unreadable.values(), *folders]
     notes = {"columns_left_out": left_out} if left_out else {}
-    source = from_columns(frame, columns, path, found.images_by_path)
+    source = from_columns(frame, columns, path, roots, found.images_by_path)
     manifest = export_manifest.of_files(list(found.files), "parquet")
     by_uid = columns.uid is None or columns.uid.lower() == "uid"
     uids = manifest.uids if manifest and by_uid else None
@@ -72,23 +75,27 @@ def parquet(spark: SparkSession, path: str, columns: Columns) -> Source:
     )
 
 
-def delta(spark: SparkSession, ref: str, columns: Columns) -> Source:
-    """A Delta table with the images' bytes in a column."""
+def delta(spark: SparkSession, ref: str, columns: Columns, roots: ImageRoots = NONE) -> Source:
+    """A Delta table with the images' bytes in a column; `roots` as in `from_columns`."""
     location = ref if delta_tables.is_name(ref) else delta_tables.path_of(ref)
     frame = delta_tables.read(spark, ref).withColumn(_FILE, F.lit(location))
     uids = uid_origin.of_column(spark, ref, columns.uid or "uid")
-    return replace(from_columns(frame, columns, ref), uids=uids)
+    return replace(from_columns(frame, columns, ref, roots), uids=uids)
 
 
 def from_columns(
-    frame: DataFrame, columns: Columns, source_name: str, images_by_path: set[str] | None = None
+    frame: DataFrame,
+    columns: Columns,
+    source_name: str,
+    roots: ImageRoots = NONE,
+    images_by_path: set[str] | None = None,
 ) -> Source:
     """`frame`, which has the column `_FILE`, with the column names of a pairs table.
 
     `source_path` is the row's file where the source has no path. The image is binary, or a struct
     with `bytes` and `path` as Hugging Face `datasets` writes it; where it has a path only, the
-    executors read it. `images_by_path` has the names, in lower case, of structs that may have such
-    rows (None: unknown). `source_name` is for messages.
+    executors read it below `roots`. `images_by_path` has the names, in lower case, of structs that
+    may have such rows (None: unknown). `source_name` is for messages.
     """
     frame = frame.withColumnRenamed(LEFT_OUT, f"{LEFT_OUT}_input")
     own = frame.drop(_FILE)
@@ -113,7 +120,12 @@ def from_columns(
         image_path = F.col("image.path").cast("string") if "path" in members else F.lit(None)
         renamed = renamed.withColumn("source_path", F.coalesce(image_path, file))
     if "path" in members and _has_paths_only(renamed, image, images_by_path):
-        renamed = _with_linked_images(renamed)
+        if roots == NONE:
+            raise UsageError(
+                f"column {image} of {source_name} has rows with the path of an image only: "
+                "--image-root names the folder below which the images lie"
+            )
+        renamed = _with_linked_images(renamed, roots)
     elif members:
         renamed = renamed.withColumn("image", F.col("image.bytes"))
     return Source(renamed.drop(_FILE))
@@ -146,8 +158,9 @@ def _has_paths_only(frame: DataFrame, name: str, images_by_path: set[str] | None
     return not frame.where("image.bytes IS NULL AND image.path IS NOT NULL").isEmpty()
 
 
-def _with_linked_images(frame: DataFrame) -> DataFrame:
+def _with_linked_images(frame: DataFrame, roots: ImageRoots) -> DataFrame:
     """`frame` with the bytes of `image`, a struct: where it has a path only, those of the file."""
+    read = partial(linked_images.with_linked_images, roots=roots)
     path = F.col("image.path").cast("string")
     folder = F.regexp_replace(_FILE, "[^/]*$", "")
     absolute = F.when(path.rlike("^(/|[A-Za-z][A-Za-z0-9+.-]*:/)"), path)
@@ -155,7 +168,7 @@ def _with_linked_images(frame: DataFrame) -> DataFrame:
     if "read_error" not in frame.columns:
         frame = frame.withColumn("read_error", F.lit(None).cast("string"))
     frame = frame.withColumns({linked_images.PATH: linked, "image": F.col("image.bytes")})
-    return frame.mapInArrow(linked_images.with_linked_images, frame.schema).drop(linked_images.PATH)
+    return frame.mapInArrow(read, frame.schema).drop(linked_images.PATH)
 
 
 def _read_files(spark: SparkSession, found: ParquetFiles, root: str) -> tuple[DataFrame, list[str]]:

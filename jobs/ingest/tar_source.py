@@ -34,6 +34,7 @@ _TAR_ROWS = (
 )
 _NO_TAR = "files that are not tars"
 _NO_NAME = "tars whose name is not UTF-8"
+_NOWHERE = "links that lead to nothing"
 # What img2dataset, webdataset and Spark write beside tars: statistics, indices, captions again.
 _NOTES = (".json", ".parquet", ".idx", ".md", ".yaml", ".crc", "_SUCCESS")
 
@@ -142,8 +143,9 @@ def list_tars(spark: SparkSession, path: str) -> tuple[list[tuple[str, int]], di
             return [(root, os.path.getsize(root))], {}
         if not os.path.isdir(root):
             raise UsageError(f"--input {path}: there is no such file or folder")
-        listed = [(file, os.path.getsize(file)) for file in sorted(walk_files(root))]
-    left_out: dict[str, list[str]] = {_NO_TAR: [], _NO_NAME: []}
+        names = sorted(walk_files(root, broken=True))
+        listed = [(name, os.path.getsize(name) if os.path.isfile(name) else -1) for name in names]
+    left_out: dict[str, list[str]] = {_NO_TAR: [], _NO_NAME: [], _NOWHERE: []}
     found = []
     for file, size in listed:
         base = file.rpartition("/")[2]
@@ -152,6 +154,8 @@ def list_tars(spark: SparkSession, path: str) -> tuple[list[tuple[str, int]], di
                 left_out[_NO_TAR].append(file.encode("utf-8", "backslashreplace").decode())
         elif file.encode("utf-8", "replace").decode() != file:  # no table can hold such a name
             left_out[_NO_NAME].append(file.encode("utf-8", "backslashreplace").decode())
+        elif size < 0:
+            left_out[_NOWHERE].append(file)
         else:
             found.append((file, size))
     return found, left_out

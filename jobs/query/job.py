@@ -47,7 +47,7 @@ def run(spark: SparkSession, config: QueryConfig) -> dict[str, Any]:
         queries = named_queries.load().values()
         for query in queries:
             flags = " ".join(f"--{table}" for table in query.tables)
-            job_runner.say(f"{query.name}  ({flags})\n    {query.about}")
+            job_runner.say(f"{query.name}  ({flags})", f"    {query.about}")
         return {"queries": [query.name for query in queries]}
     if config.name:
         query = named_queries.find(config.name)
@@ -62,7 +62,7 @@ def run(spark: SparkSession, config: QueryConfig) -> dict[str, Any]:
     if missing:
         raise UsageError(f"{config.name or 'this query'} needs {' and '.join(missing)}")
     if config.dry_run:
-        job_runner.say(sql)
+        job_runner.say(*sql.splitlines())
         return {"name": config.name, "sql": sql, "dry_run": True}
     create_views(spark, **refs)
     return {"name": config.name, **_print_rows(spark, sql, config.limit or MAX_ROWS)}

@@ -107,25 +107,25 @@ def summary_rows(spark: SparkSession, pairs: str, selection: str) -> list[Row]:
 
 
 def _print_photos(rows: Sequence[Row]) -> None:
-    say("\nEach photo's captions by their image-text matching score (* marks the kept ones):")
+    say("", "Each photo's captions by their image-text matching score (* marks the kept ones):")
     for photo, captions in groupby(rows, key=lambda row: row["file"]):
-        say(f"\n{photo}\n    " + "".join(f"{metric:>6}" for metric in METRICS))
+        say("", photo, "    " + "".join(f"{metric:>6}" for metric in METRICS))
         for row in captions:
             scores = "".join("     -" if row[m] is None else f"{row[m]:6.1f}" for m in METRICS)
             text = " ".join(row["caption"].split())
             short = text if len(text) <= CAPTION_WIDTH else text[: CAPTION_WIDTH - 1] + "\u2026"
             say(f"  {'*' if row['keep'] else ' '} {scores}  {row['kind']:12}  {short}")
-    say("\n" + ", ".join(f"{metric}: {METRIC_NAMES[metric]}" for metric in METRICS) + "; 0..100")
+    say("", ", ".join(f"{metric}: {METRIC_NAMES[metric]}" for metric in METRICS) + "; 0..100")
 
 
 def _print_next_steps(folder: Path, tables: dict[str, str], model: str) -> None:
     if is_starter(model) and not is_trained(model):
         say(
             "The starter model has not been trained to score yet: its numbers show what the tables"
-            " look like,\nnot which captions are good. For real scores name a fine-tuned --model."
+            " look like,",
+            "not which captions are good. For real scores name a fine-tuned --model.",
         )
-    say(
-        f"""
+    text = f"""
 Delta tables: {", ".join(tables)} and scores_runs, in {folder}
 To look at in a browser: {folder / "report.html"}
 
@@ -137,7 +137,7 @@ Next, on your own data (a folder of Parquet with image bytes and captions):
   mlm-filter report --selection my/selection --scores my/scores --pairs my/pairs \\
                     --output my/report.html
 mlm-filter was installed into .venv/bin; `mlm-filter JOB --help` lists a job's options."""
-    )
+    say(*text.split("\n"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

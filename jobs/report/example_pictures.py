@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from udfs.core.metrics import METRICS
+from udfs.inputs.image_roots import ImageRoots
 from udfs.report.thumbnails import MAX_PICTURES, Gallery, Picture, Strip, with_thumbnails
 
 from ..rules.table_statistics import is_scored
@@ -107,11 +108,13 @@ def choose(selection: DataFrame, strips: Sequence[StripPlan], each: int) -> list
     return chosen
 
 
-def fetch(keyed: DataFrame, image: str, rows: Iterable[Row]) -> dict[tuple[str, ...], Row]:
+def fetch(
+    keyed: DataFrame, roots: ImageRoots | None, rows: Iterable[Row]
+) -> dict[tuple[str, ...], Row]:
     """Key -> `caption` (its first bytes), `thumbnail` and `problem`, for the pairs of the rows.
 
-    `keyed` is the pairs table with keys (jobs/tables/pairs.py), `image` the name of its column
-    `image` or `image_path`. Reads only rows with the uids of the rows.
+    `keyed` is the pairs table with keys (jobs/tables/pairs.py); with `roots` it has paths of images
+    below them. Reads only rows with the uids of the rows.
     """
     keys = {tuple(row[name] for name in PAIRS_KEYS) for row in rows}
     uids = sorted({key[0] for key in keys if key[0] is not None})
@@ -121,13 +124,13 @@ def fetch(keyed: DataFrame, image: str, rows: Iterable[Row]) -> dict[tuple[str, 
         F.col("caption").cast("binary"), 1, _CAPTION_BYTES
     )  # may be invalid UTF-8
     needed = keyed.where(F.col("uid").isin(uids)).select(
-        *PAIRS_KEYS, caption.alias("caption"), image
+        *PAIRS_KEYS, caption.alias("caption"), "image_path" if roots else "image"
     )
     schema = (
         "uid string, image_sha string, caption_sha string, caption binary,"
         " thumbnail binary, problem string"
     )
-    fetched = needed.mapInArrow(with_thumbnails, schema).collect()
+    fetched = needed.mapInArrow(partial(with_thumbnails, roots=roots), schema).collect()
     return {key: row for row in fetched if (key := tuple(row[n] for n in PAIRS_KEYS)) in keys}
 
 
@@ -153,7 +156,7 @@ def picture(row: Row, fetched: Row | None) -> Picture:
 def collect(
     selection: DataFrame,
     keyed: DataFrame,
-    image: str,
+    roots: ImageRoots | None,
     boundaries: Sequence[RuleBoundary],
     signals: Sequence[str],
     each: int,
@@ -161,7 +164,7 @@ def collect(
     """All pictures of a report. Runs two Spark jobs."""
     plans, each = plan(boundaries, signals, each)
     chosen = choose(selection, [strip for _, strips in plans for strip in strips], each)
-    fetched = fetch(keyed, image, (row for rows in chosen for row in rows))
+    fetched = fetch(keyed, roots, (row for rows in chosen for row in rows))
     galleries = []
     rows_of_strips = iter(chosen)
     for gallery, strip_plans in plans:

@@ -25,7 +25,7 @@ from udfs.report.thumbnails import MAX_PICTURES, Gallery
 
 from ..core import job_runner
 from ..core.errors import UsageError
-from ..core.settings import JobConfig
+from ..core.image_paths import ImagePathConfig
 from ..tables import delta, runs
 from ..tables.pairs import with_keys
 from ..tables.scores import KEYS
@@ -35,7 +35,7 @@ from . import figures as report_figures
 _SELECTION_COLUMNS = (*KEYS, "scorer", "status", "keep", "first_failed_rule", "reason", "rules")
 
 
-class ReportConfig(JobConfig):
+class ReportConfig(ImagePathConfig):
     """Show what a filter did: scores, funnel, thresholds, correlations and pictures in one file."""
 
     selection: str = Field(description="selection table, as filter writes it")
@@ -48,9 +48,6 @@ class ReportConfig(JobConfig):
     )
     uid_column: str = Field("uid", description="column of --pairs with the pair's key")
     image_column: str = Field("image", description="column of --pairs with the image's bytes")
-    image_path_column: str | None = Field(
-        None, description="column of --pairs with the image's path, instead of its bytes"
-    )
     caption_column: str = Field("caption", description="column of --pairs with the caption")
 
     @model_validator(mode="after")
@@ -81,9 +78,8 @@ def run(spark: SparkSession, config: ReportConfig) -> dict[str, Any]:
     galleries: list[Gallery] = []
     if keyed is not None and counted["scored"]:
         job_runner.say("choosing pictures ...")
-        image = "image_path" if config.image_path_column else "image"
         galleries = example_pictures.collect(
-            selection, keyed, image, boundaries, signals, config.pictures
+            selection, keyed, config.roots(), boundaries, signals, config.pictures
         )
         if omitted := len(boundaries) - sum(gallery.kind == "line" for gallery in galleries):
             notes.append(f"There are too many rules: no pictures for the last {omitted:,} of them.")

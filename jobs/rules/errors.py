@@ -49,6 +49,11 @@ class RuleError(UsageError):
         line = text[start:].split("\n", 1)[0].expandtabs(1)
         super().__init__(f"{message}\n  {line}\n  {' ' * (position - start)}^")
 
+    @property
+    def lines(self) -> list[str]:
+        """The message, the rule and the caret: all of it the user's own text."""
+        return str(self).split("\n")
+
 
 def unexpected_character(text: str, error: UnexpectedCharacters) -> RuleError:
     """The error for a character that no token begins with."""

@@ -199,7 +199,7 @@ def _scored(
     )
     rows = _repartition_by_task(rows, tasks).drop("copies", "task")
     score, schema = score_batches(
-        model, (*pending_rows.CONTENT_KEYS, "attempts"), image, config.device
+        model, (*pending_rows.CONTENT_KEYS, "attempts"), image, config.device, config.roots()
     )
     return rows.mapInArrow(score, schema).withColumn("copy", F.lit(0))
 

@@ -7,12 +7,13 @@ from typing import Literal
 from pydantic import Field
 
 from udfs.models.model_config import DType, How, ModelConfig
+from udfs.scoring.stream import IMAGE_MEMORY
 from udfs.starter.model import STARTER
 
-from ..core.settings import JobConfig
+from ..core.image_paths import ImagePathConfig
 
 
-class ScoreConfig(JobConfig):
+class ScoreConfig(ImagePathConfig):
     """Score the pairs that have no scores yet with a multimodal model -> a scores table."""
 
     pairs: str = Field(description="pairs table: a path or catalog.schema.table")
@@ -41,6 +42,12 @@ class ScoreConfig(JobConfig):
     )
     batch_rows: int = Field(default=16, ge=1, description="maximum pairs in a micro-batch")
     batch_tokens: int = Field(default=8192, ge=256, description="maximum tokens in a micro-batch")
+    image_memory: int = Field(
+        default=IMAGE_MEMORY >> 20,
+        ge=1,
+        description="MiB of decoded images that wait for the model, in each task; a larger one "
+        "waits alone",
+    )
     slice_rows: int = Field(default=200_000, ge=1, description="maximum rows between two commits")
     partitions: int = Field(default=0, ge=0, description="tasks per slice (0: as many as pay off)")
     retry: list[Literal["bad_image", "model_error"]] = Field(
@@ -48,9 +55,6 @@ class ScoreConfig(JobConfig):
     )
     uid_column: str = Field(default="uid", description="column with the pair's key")
     image_column: str = Field(default="image", description="column with the image's bytes")
-    image_path_column: str | None = Field(
-        default=None, description="column with paths of images, read on the executors instead"
-    )
     caption_column: str = Field(default="caption", description="column with the caption")
 
     def model_config_of(self, commit: str | None) -> ModelConfig:
@@ -63,4 +67,5 @@ class ScoreConfig(JobConfig):
             how=self.how,
             batch_rows=self.batch_rows,
             batch_tokens=self.batch_tokens,
+            image_memory=self.image_memory << 20,
         )

@@ -23,6 +23,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from udfs.inputs.image_roots import ImageRoots
 from udfs.signals import rows as signal_rows
 from udfs.signals.perceptual import MAX_DISTANCE
 from udfs.signals.rows import CAPTION_SIGNALS, IMAGE_SIGNALS, PAIR_SIGNALS, SignalOptions
@@ -30,8 +31,8 @@ from udfs.signals.shingles import MIN_SIMILARITY
 
 from ..core import job_runner
 from ..core.errors import UsageError
+from ..core.image_paths import ImagePathConfig
 from ..core.progress import duration
-from ..core.settings import JobConfig
 from ..core.spark_progress import task_progress
 from ..tables import delta
 from ..tables import signals as signals_table
@@ -64,7 +65,7 @@ _LIBRARIES = {  # signal -> the library that it needs, and the extra that instal
 }
 
 
-class SignalsConfig(JobConfig):
+class SignalsConfig(ImagePathConfig):
     """Compute cheap signals of pairs, for rules: size, language, length, duplicates, text."""
 
     pairs: str = Field(description="pairs table: a path or catalog.schema.table")
@@ -89,9 +90,6 @@ class SignalsConfig(JobConfig):
     )
     uid_column: str = Field(default="uid", description="column with the pair's key")
     image_column: str = Field(default="image", description="column with the image's bytes")
-    image_path_column: str | None = Field(
-        default=None, description="column with paths of images, read on the executors instead"
-    )
     caption_column: str = Field(default="caption", description="column with the caption")
 
     @model_validator(mode="after")
@@ -102,7 +100,8 @@ class SignalsConfig(JobConfig):
 
     def wanted(self) -> SignalOptions:
         """What executors have to compute for each pair."""
-        return SignalOptions(frozenset(self.signal) & set(PAIR_SIGNALS), self.image_distance)
+        signals = frozenset(self.signal) & set(PAIR_SIGNALS)
+        return SignalOptions(signals, self.image_distance, self.roots() or ImageRoots())
 
 
 def measure(keyed: DataFrame, wanted: SignalOptions) -> DataFrame:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,22 @@ def lock_or_refuse(path: Path) -> Iterator[None]:
     """The same, but raises BlockingIOError where another process holds the lock."""
     with _opened(path) as handle:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+@contextmanager
+def machine_lock(name: str) -> Iterator[None]:
+    """Hold a lock of this user's processes on this machine; none where there is no folder for it.
+
+    It spares memory and decides nothing: what it guards is right without it too.
+    """
+    try:
+        handle = _opened(Path(tempfile.gettempdir(), f"mlm-filter-{os.getuid()}", f"{name}.lock"))
+    except OSError:
+        yield
+        return
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 

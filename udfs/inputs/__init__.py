@@ -2,7 +2,8 @@
 
 images.py       bytes of any web image -> a small RGB picture, within limits of size and memory
 folder_walk.py  lists the files below a folder, through links
-image_files.py  reads image files by path
+image_roots.py  reads images by paths in a table, below folders that the user has named
+image_files.py  reads the image files of a folder
 linked_images.py  reads images of which a table has only the path
 captions.py     makes captions safe for a tokenizer and encodes them
 image_magic.py  tells an image by its first bytes

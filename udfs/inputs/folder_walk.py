@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterator
 
 
-def walk_files(root: str) -> Iterator[str]:
-    """Paths of all regular files below `root`, folder by folder in the order of their names.
+def walk_files(root: str, broken: bool = False) -> Iterator[str]:
+    """Paths of all regular files below `root`, folder by folder in the order of their names, and
+    with `broken` those of links that lead to none. Raises OSError if a folder cannot be read.
 
     Links to folders are followed; a folder that links lead to again is not read again, so that a
     loop ends. Paths are as one would write them, through the links.
     """
     seen: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
         info = os.stat(folder)
         if (info.st_dev, info.st_ino) in seen:
             folders.clear()
@@ -22,5 +23,9 @@ def walk_files(root: str) -> Iterator[str]:
         folders.sort()
         for name in sorted(names):
             path = os.path.join(folder, name)
-            if os.path.isfile(path):
+            if os.path.isfile(path) or (broken and os.path.islink(path)):
                 yield path
+
+
+def _refuse(error: OSError) -> None:
+    raise error

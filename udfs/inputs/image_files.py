@@ -1,11 +1,12 @@
 """Reads image files on executors; a file that cannot be read gives a reason, not an exception."""
 
+import os
 import re
 from collections.abc import Iterator
 
 import pyarrow as pa
 
-from udfs.inputs.images import MAX_BYTES, ImageError
+from udfs.inputs.image_roots import read_regular_file
 
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp", "avif", "jp2", "ppm", "ico")
 """Extensions of image files, in lower case and without the dot."""
@@ -22,37 +23,12 @@ def is_image(name: str) -> bool:
 
 
 def read(path: str) -> tuple[bytes | None, str | None]:
-    """The file's bytes and None, or None and the reason why it cannot be read."""
+    """The bytes of a file that the user's folder has, through links, and None; or None and the
+    reason why it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        return read_regular_file(os.path.realpath(path)), None
     except (OSError, ValueError) as error:
         return None, f"cannot read the file: {getattr(error, 'strerror', None) or error}"
-    if len(data) > MAX_BYTES:
-        return None, f"cannot read the file: over {MAX_BYTES} bytes"
-    return data, None
-
-
-def read_path(path: str | None) -> bytes | None:
-    """The bytes of an image by its path or URI (local, s3://, gs://, hdfs://, abfs:// ...: what
-    `pyarrow.fs` opens). None stays None; raises ImageError if the image cannot be read."""
-    if path is None:
-        return None
-    from pyarrow import fs
-
-    try:
-        if "://" in path or path.startswith("file:"):
-            system, inner = fs.FileSystem.from_uri(path)
-        else:
-            system, inner = fs.LocalFileSystem(), path
-        with system.open_input_file(inner) as file:
-            if file.size() > MAX_BYTES:
-                raise ImageError(f"image file of {file.size()} bytes is over the limit")
-            return bytes(file.read())
-    except (OSError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"cannot read {path}: {str(error)[:200]}") from None
 
 
 def with_images(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

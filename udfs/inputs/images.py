@@ -9,14 +9,20 @@ from __future__ import annotations
 import functools
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from udfs.core.arrow_values import as_bytes
+from udfs.core.file_locks import machine_lock
+from udfs.core.free_memory import release_free_memory
+from udfs.core.visible_text import visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Result = TypeVar("Result")
 
 # Formats used on the web whose decoders need no helper program. PIL's others (PostScript, PSD,
 # FITS ...) would be attack surface without any use here.
@@ -24,6 +30,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM
 MAX_PIXELS = 64_000_000  # 192 MB as RGB: the largest camera pictures pass, decompression bombs fail
 MAX_BYTES = 256 * 1024 * 1024
 MAX_SIDE = 2048  # more than any vision tower here uses; bounds the memory of the prefetch queue
+LARGE_PIXELS = 16_000_000  # at 4 bytes each, before and after they become RGB
+BAND_PIXELS = 1_000_000  # converted at a time
 MAX_ASPECT = 20  # beyond this, processors fail (Qwen2-VL at 200) or round a side to 0
 _MAGIC = (
     (b"\xff\x0a", "JPEG XL"),
@@ -45,6 +53,8 @@ _MAGIC = (
 )
 """How files that are taken for images begin, and what they are."""
 
+_ORIENTATION = 0x0112  # EXIF's tag
+
 GREY = (124, 116, 104)  # ImageNet's mean colour: padding that a vision tower sees as nearly zero
 WHITE = (255, 255, 255)
 
@@ -61,13 +71,14 @@ def decode(data: bytes | bytearray | memoryview | None, fit: str = "as_is") -> I
     white; scales 16-bit grey to 8 bits; converts CMYK and palettes. `fit="pad"` pads to a square.
     Raises ImageError for anything that is not a complete image of a known format and sane size.
     """
-    from PIL import ImageOps
+    return _pad(with_image(data, _decode), fit)
 
-    with open_image(data) as image:
-        image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEG: decode large ones at 1/2, 1/4 ...
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        return _pad(_shrink(to_rgb(upright, image.format)), fit)
+
+def _decode(image: Image) -> Image:
+    image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEG: decode large ones at 1/2, 1/4 ...
+    image.load()
+    picture = _shrink(upright(to_rgb(image, image.format), image))
+    return image.copy() if picture is image else picture  # without the file and its decoder
 
 
 @contextmanager
@@ -101,7 +112,7 @@ def open_image(data: bytes | bytearray | memoryview | None) -> Iterator[Image]:
     except UnidentifiedImageError:
         raise ImageError(f"not an image of a known format{_format_hint(data)}") from None
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files
-        reason = str(error).split("\n")[0] or type(error).__name__
+        reason = visible(str(error).split("\n")[0]) or type(error).__name__
         raise ImageError(f"damaged image: {reason[:200]}") from None
 
 
@@ -122,10 +133,57 @@ def _check_size(size: tuple[int, int]) -> None:
         raise ImageError(f"image of {width} x {height} pixels is over the limit of {MAX_PIXELS}")
 
 
+def with_image(
+    data: bytes | bytearray | memoryview | None, use: Callable[[Image], Result]
+) -> Result:
+    """What `use` makes of an image, which is open; as `open_image`. A picture that takes much
+    memory waits until no other such one is decoded on this machine."""
+    with open_image(data) as image:
+        copies = 3 if image.format in ("WEBP", "AVIF", "JPEG2000") else 1  # of their decoders
+        if image.width * image.height * copies <= LARGE_PIXELS:
+            return use(image)
+    del image  # a decoder may have taken memory already
+    with machine_lock("large-picture"):
+        try:
+            return _use_again(data, use)
+        finally:
+            release_free_memory()
+
+
+def _use_again(
+    data: bytes | bytearray | memoryview | None, use: Callable[[Image], Result]
+) -> Result:
+    """In a frame of its own, with which the picture is gone."""
+    with open_image(data) as image:
+        return use(image)
+
+
 def to_rgb(image: Image, kind: str | None) -> Image:
-    """A picture of any mode as RGB of 8 bits, over white; `kind` is PIL's name of its format."""
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bit(image, kind)
+    """A picture of any mode as RGB of 8 bits, over white; `kind` is PIL's name of its format.
+    May return `image` itself."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    grey = _Grey.of(image, kind) if image.mode.startswith("I") or image.mode == "F" else None
+    if image.width * image.height <= BAND_PIXELS:
+        return _band_to_rgb(image, grey)
+    from PIL import Image as PilImage
+
+    canvas = PilImage.new("RGB", image.size)
+    for top, band in _bands(image):
+        canvas.paste(_band_to_rgb(band, grey), (0, top))
+    return canvas
+
+
+def _bands(image: Image) -> Iterator[tuple[int, Image]]:
+    """An image in bands of full width: the first line of each, and the band."""
+    height = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, height):
+        yield top, image.crop((0, top, image.width, min(top + height, image.height)))
+
+
+def _band_to_rgb(image: Image, grey: _Grey | None) -> Image:
+    if grey is not None:
+        image = grey.to_8_bit(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         from PIL import Image as PilImage
 
@@ -134,28 +192,59 @@ def to_rgb(image: Image, kind: str | None) -> Image:
     return image.convert("RGB")
 
 
-def _to_8_bit(image: Image, kind: str | None) -> Image:
-    """Scale 16-bit and wider greys to 8 bits: PIL's own conversion clips them to white.
+@dataclass(frozen=True)
+class _Grey:
+    """How 16-bit and wider greys become 8 bits: PIL's own conversion clips them to white.
 
     Scanners and microscopes keep 10 or 12 bits in 16-bit TIFFs, which as 16 bits would be nearly
     black: TIFFs whose values stay below 2**12 are scaled by their own maximum.
     """
-    import numpy as np
-    from PIL import Image as PilImage
 
-    values = np.asarray(image, dtype=np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    if image.mode.startswith("I;16") or (values.min() >= 0 and 255 < values.max() <= 65535):
-        narrow = kind == "TIFF" and 255 < values.max() < 1 << 12
-        values = values * (255.0 / values.max()) if narrow else values / 257.0
-    elif values.min() < 0 or values.max() > 255:  # no agreed range: use the picture's own
-        values = (values - values.min()) * (255.0 / max(float(np.ptp(values)), 1e-9))
-    elif values.max() <= 1.0 and image.mode == "F":
-        values = values * 255.0
-    return PilImage.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    black: float
+    scale: float
+
+    @classmethod
+    def of(cls, image: Image, kind: str | None) -> _Grey:
+        limits = [(values.min(), values.max()) for values in map(_values, _parts(image))]
+        low, high = float(min(low for low, _ in limits)), float(max(high for _, high in limits))
+        if image.mode.startswith("I;16") or (low >= 0 and 255 < high <= 65535):
+            narrow = kind == "TIFF" and 255 < high < 1 << 12
+            return cls(0.0, 255.0 / high if narrow else 1 / 257.0)
+        if low < 0 or high > 255:  # no agreed range: use the picture's own
+            return cls(low, 255.0 / max(high - low, 1e-9))
+        return cls(0.0, 255.0 if high <= 1.0 and image.mode == "F" else 1.0)
+
+    def to_8_bit(self, image: Image) -> Image:
+        import numpy as np
+        from PIL import Image as PilImage
+
+        values = (_values(image) - self.black) * self.scale
+        return PilImage.fromarray(values.round().clip(0, 255).astype(np.uint8))
+
+
+def _parts(image: Image) -> Iterator[Image]:
+    return (band for _, band in _bands(image))
+
+
+def _values(image: Image) -> Any:
+    import numpy as np
+
+    return np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def upright(picture: Image, image: Image) -> Image:
+    """`picture`, which is made from `image` or is it, turned as the EXIF data of `image` say."""
+    from PIL import ImageOps
+
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    if orientation == 1:
+        return picture
+    picture.getexif()[_ORIENTATION] = orientation  # where it is a new picture without any
+    return ImageOps.exif_transpose(picture)
 
 
 def _shrink(image: Image) -> Image:
+    """`image` itself, made smaller if need be."""
     if max(image.size) > MAX_SIDE:
         from PIL import Image as PilImage
 

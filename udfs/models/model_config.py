@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from udfs.scoring.stream import IMAGE_MEMORY
 from udfs.starter import model as starter
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -23,7 +24,8 @@ class ModelConfig:
     the latest). An adapter (`udfs.core.peft_adapters`) names its base model itself. A dual encoder
     (`udfs.scoring.dual_encoder_scorer`) gives `clip_score`, any other model the four metrics.
     `dtype` "auto" is float32 on a CPU and bfloat16 (else float16) on a GPU. `how` (for MLMs only),
-    `batch_rows` and `batch_tokens` do not change scores; see `Scorer`.
+    `batch_rows`, `batch_tokens` (see `Scorer`) and `image_memory`, the bytes of pictures that wait
+    for the model, do not change scores.
     """
 
     model: str = starter.STARTER
@@ -33,3 +35,4 @@ class ModelConfig:
     how: How = "auto"
     batch_rows: int = 16
     batch_tokens: int = 8192
+    image_memory: int = IMAGE_MEMORY

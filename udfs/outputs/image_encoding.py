@@ -10,7 +10,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from udfs.inputs.images import ImageError, open_image, to_rgb
+from udfs.inputs.images import ImageError, to_rgb, upright, with_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,30 +58,31 @@ class ImageEncoding:
         A new image is upright, without metadata, and of the first frame; jpg has white where the
         original is transparent. Raises ImageError for what cannot be decoded or encoded.
         """
-        from PIL import Image as PilImage
-        from PIL import ImageOps
+        return with_image(data, lambda image: self._encode(image) or data)
 
-        with open_image(data) as image:
-            kind = EXTENSIONS.get(image.format or "", "bin")
-            target = self.format or (kind if kind in _WRITTEN else "png")
-            small = self.size is None or max(image.size) <= self.size
-            if small and self.format in (None, kind):
-                return data
-            if self.size is not None:
-                image.draft("RGB", (2 * self.size, 2 * self.size))  # a large JPEG at 1/2, 1/4 ...
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            picture = _opaque_or_rgba(upright, image.format, target)
-            if self.size is not None:
-                picture.thumbnail((self.size, self.size), PilImage.Resampling.LANCZOS)
-            longest = max(picture.size)
-            if longest > _LONGEST_SIDE.get(target, longest):
-                raise ImageError(f"image of {longest} pixels is too long for {target}")
-            out = io.BytesIO()
-            picture.info.clear()  # PNG would get a profile that need not fit RGB
-            options: dict[str, Any] = {} if target == "png" else {"quality": self.quality}
-            picture.save(out, _WRITTEN[target], **options)
-            return out.getvalue()
+    def _encode(self, image: Image) -> bytes | None:
+        """The image anew; None where it is as it should be."""
+        from PIL import Image as PilImage
+
+        kind = EXTENSIONS.get(image.format or "", "bin")
+        target = self.format or (kind if kind in _WRITTEN else "png")
+        small = self.size is None or max(image.size) <= self.size
+        if small and self.format in (None, kind):
+            return None
+        if self.size is not None:
+            image.draft("RGB", (2 * self.size, 2 * self.size))  # a large JPEG at 1/2, 1/4 ...
+        image.load()
+        picture = upright(_opaque_or_rgba(image, target), image)
+        if self.size is not None:
+            picture.thumbnail((self.size, self.size), PilImage.Resampling.LANCZOS)
+        longest = max(picture.size)
+        if longest > _LONGEST_SIDE.get(target, longest):
+            raise ImageError(f"image of {longest} pixels is too long for {target}")
+        out = io.BytesIO()
+        picture.info.clear()  # PNG would get a profile that need not fit RGB
+        options: dict[str, Any] = {} if target == "png" else {"quality": self.quality}
+        picture.save(out, _WRITTEN[target], **options)
+        return out.getvalue()
 
 
 def image_extension(data: bytes) -> str:
@@ -95,9 +96,11 @@ def image_extension(data: bytes) -> str:
         return "bin"
 
 
-def _opaque_or_rgba(image: Image, kind: str | None, target: str) -> Image:
+def _opaque_or_rgba(image: Image, target: str) -> Image:
     transparent = image.has_transparency_data and not image.mode.startswith(("I", "F"))
-    return image.convert("RGBA") if transparent and target != "jpg" else to_rgb(image, kind)
+    if transparent and target != "jpg":
+        return image.convert("RGBA")
+    return to_rgb(image, image.format)
 
 
 @functools.cache

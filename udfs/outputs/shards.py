@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from udfs.core.arrow_values import python_values
 from udfs.core.atomic_files import atomic_write
-from udfs.inputs.image_files import read_path
+from udfs.inputs.image_roots import ImageRoots
 from udfs.inputs.images import ImageError
 from udfs.outputs.field_columns import written_columns
 from udfs.outputs.image_encoding import ImageEncoding, image_extension
@@ -85,6 +85,7 @@ class Samples:
 
     rows: Iterator[dict[str, Any]]
     encoding: ImageEncoding | None = None
+    roots: ImageRoots | None = None
     left_out: list[str] = field(default_factory=list)
     extensions: Counter[str] = field(default_factory=Counter)
 
@@ -93,7 +94,7 @@ class Samples:
         for index, (row, *_) in ((i, list(copies)) for i, copies in groupby(self.rows, _index)):
             fields = row["fields"]
             try:
-                image = _image(row["_image"], self.encoding)
+                image = self._image(row["_image"])
             except ImageError as error:
                 uid = fields.column("uid")[0] if "uid" in fields.schema.names else None
                 self.left_out.append(f"{uid}: {error}")
@@ -101,6 +102,12 @@ class Samples:
             extension = image_extension(image)
             self.extensions[extension] += 1
             yield Sample(index, image, extension, bytes(row["_caption"] or b""), fields)
+
+    def _image(self, value: str | bytes | None) -> bytes:
+        image = self.roots.read(value) if self.roots and isinstance(value, str) else value
+        if not image or isinstance(image, str):
+            raise ImageError("there is no image")
+        return self.encoding.encode(bytes(image)) if self.encoding else bytes(image)
 
 
 @dataclass(frozen=True)
@@ -130,11 +137,13 @@ def write_shards(
     layout: Layout,
     write: Write,
     encoding: ImageEncoding | None = None,
+    roots: ImageRoots | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Write the shards that the rows belong to; yield one row of SHARD_SCHEMA for each shard.
 
     Memory: one batch, and what the writer keeps of a shard. A row whose image is missing or cannot
-    be read leaves its index empty and is counted as left out. Without `encoding`, images are
+    be read leaves its index empty and is counted as left out. `_image` that is a path is read below
+    `roots`. Without `encoding`, images are
     written unchanged.
     """
     first = next(batches, None)
@@ -142,7 +151,7 @@ def write_shards(
         return
     fields = _fields(first).schema
     for number, rows in groupby(_rows(first, batches), key=_shard):
-        shard = write(layout, number, fields, Samples(rows, encoding))
+        shard = write(layout, number, fields, Samples(rows, encoding, roots))
         yield pa.RecordBatch.from_pylist([vars(shard)], SHARD_SCHEMA)
 
 
@@ -263,10 +272,3 @@ def _shard(row: dict[str, Any]) -> int:
 
 def _index(row: dict[str, Any]) -> int:
     return int(row["_index"])
-
-
-def _image(value: str | bytes | None, encoding: ImageEncoding | None) -> bytes:
-    image = read_path(value) if isinstance(value, str) else value
-    if not image:
-        raise ImageError("there is no image")
-    return encoding.encode(bytes(image)) if encoding else bytes(image)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from udfs.inputs.image_files import read
+from udfs.inputs.image_roots import ImageRoots
 from udfs.inputs.images import ImageError, decode
 
 SIDE = 240
@@ -70,27 +70,28 @@ def thumbnail(image: bytes | None) -> bytes:
 
 
 def thumbnail_or_problem(
-    image: bytes | None, path: str | None = None
+    image: bytes | None, path: str | None = None, roots: ImageRoots | None = None
 ) -> tuple[bytes | None, str | None]:
     """The thumbnail of an image, or of the file at `path`, and None; or None and the problem."""
-    if image is None and path is not None:
-        image, problem = read(path)
-        if problem is not None:
-            return None, problem
     try:
-        return thumbnail(image), None
+        return thumbnail(roots.read(path) if roots else image), None
     except ImageError as error:
         return None, str(error)
 
 
-def with_thumbnails(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Each batch with `thumbnail` and `problem` in place of `image` or `image_path`."""
+def with_thumbnails(
+    batches: Iterator[pa.RecordBatch], roots: ImageRoots | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Each batch with `thumbnail` and `problem` in place of `image`, or of `image_path`, which is
+    read below the roots."""
     for batch in batches:
         names = batch.schema.names
         image = batch.column("image").to_pylist() if "image" in names else None
         paths = batch.column("image_path").to_pylist() if "image_path" in names else None
         thumbnails = [
-            thumbnail_or_problem(image[row] if image else None, paths[row] if paths else None)
+            thumbnail_or_problem(
+                image[row] if image else None, paths[row] if paths else None, roots
+            )
             for row in range(batch.num_rows)
         ]
         rest = [name for name in names if name not in ("image", "image_path")]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from udfs.core.visible_text import visible
 from udfs.inputs import captions, images
 from udfs.scoring.results import (
     BAD_IMAGE,
@@ -44,6 +45,12 @@ class Prepared:
     row: Any | None
     answer: Scored
     length: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """What the row's picture takes, as tensors."""
+        pixels: dict[str, Any] = getattr(self.row, "pixels", {})
+        return sum(tensor.nbytes for tensor in pixels.values())
 
 
 class Encoded(NamedTuple):
@@ -181,7 +188,7 @@ def _run_rows(rows: list[Any], limits: Limits, run: Run) -> list[Outcome | str]:
 
 def one_line(error: BaseException) -> str:
     """The error's type and the first line of its message."""
-    return f"{type(error).__name__}: {str(error).split(chr(10))[0][:200]}"
+    return f"{type(error).__name__}: {visible(str(error).split(chr(10))[0][:200])}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

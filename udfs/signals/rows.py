@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from udfs.inputs import captions, images
-from udfs.inputs.image_files import read_path
+from udfs.inputs.image_roots import ImageRoots, RootError
 from udfs.scoring.batching import one_line
 from udfs.scoring.results import BAD_IMAGE, EMPTY_CAPTION, OK
 from udfs.signals import image_size, language, perceptual, shingles, text_in_image
@@ -54,10 +54,12 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class SignalOptions:
-    """Which of PAIR_SIGNALS to compute, and in how many bits near images may differ (1..6)."""
+    """Which of PAIR_SIGNALS to compute, in how many bits near images may differ (1..6), and below
+    what images are read by their paths."""
 
     signals: frozenset[str]
     image_distance: int = 4
+    roots: ImageRoots = ImageRoots()
 
     def any_of(self, names: Collection[str]) -> bool:
         """Whether any of these signals is to be computed."""
@@ -111,18 +113,11 @@ def _measure_rows(
         values = {name: batch.column(name)[row].as_py() for name in inputs}
         read = partial(values.get, "image")
         if "image_path" in inputs:
-            read = partial(_read, values["image_path"])
+            path = values["image_path"]
+            path = None if path is None else path.decode("utf-8", "replace")
+            read = partial(options.roots.read, path)
         rows.append(measure(read, values.get("caption"), options))
     return rows
-
-
-def _read(path: bytes | None) -> bytes | None:
-    try:
-        return read_path(None if path is None else path.decode("utf-8", "replace"))
-    except images.ImageError:
-        raise
-    except Exception as error:  # a file system may raise any exception
-        raise images.ImageError(f"cannot read the image: {one_line(error)}") from None
 
 
 def _caption_signals(
@@ -173,6 +168,8 @@ def _image_signals(
             signals |= _picture_signals(images.decode(image), captions.clean(caption), options)
     except images.ImageError as error:
         problems[BAD_IMAGE] = str(error)
+    except RootError:
+        raise
     except Exception as error:  # the libraries may raise any exception on unusual pictures
         problem = f"image: {one_line(error)}"
         problems[SIGNAL_ERROR] = "; ".join(filter(None, [problems.get(SIGNAL_ERROR), problem]))

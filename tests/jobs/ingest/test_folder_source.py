@@ -13,7 +13,14 @@ from pyspark.sql import DataFrame, SparkSession
 from jobs.core.errors import UsageError
 from jobs.ingest import folder_source
 from jobs.ingest import job as ingest
-from jobs.ingest.folder_source import NO_CAPTION, NO_IMAGE, OTHER_FILES, SEVERAL_IMAGES, folder
+from jobs.ingest.folder_source import (
+    LINKS,
+    NO_CAPTION,
+    NO_IMAGE,
+    OTHER_FILES,
+    SEVERAL_IMAGES,
+    folder,
+)
 from jobs.ingest.settings import IngestConfig
 from jobs.ingest.source_columns import Columns, Source
 from jobs.tables import delta
@@ -175,3 +182,17 @@ def test_linked_folders_and_names_like_patterns(spark: SparkSession, tmp_path: P
     source = folder(spark, str(images), str(captions), Columns())
     assert pairs(source) == {"zero": b"x0.jpg", "one": b"x1.jpg"}
     assert source.left_out == {}
+
+    # A link to a file may lead into the folders that are read, or to a root.
+    write(tmp_path / "blobs", "x2.jpg")
+    os.symlink(tmp_path / "blobs" / "x2.jpg", images / "x2.jpg")
+    os.symlink(store / "x1.jpg", images / "x3.jpg")
+    os.symlink(tmp_path / "nowhere", images / "x4.jpg")
+    captions.write_text("file\tcaption\nx2.jpg\ttwo\nx3.jpg\tthree\n")
+    source = folder(spark, str(images), str(captions), Columns())
+    assert pairs(source) == {"three": b"x1.jpg"}
+    assert source.left_out[LINKS] == (2, f"{images}/x2.jpg")
+    assert source.left_out[NO_IMAGE] == (1, "x2.jpg")
+    source = folder(spark, str(images), str(captions), Columns(), roots=[str(tmp_path / "blobs")])
+    assert pairs(source) == {"two": b"x2.jpg", "three": b"x1.jpg"}
+    assert source.left_out[LINKS] == (1, f"{images}/x4.jpg")

@@ -177,42 +177,6 @@ def test_only_data_files_of_a_folder_are_read(spark: SparkSession, tmp_path: Pat
 
 
 @pytest.mark.spark
-def test_images_by_path_are_read(spark: SparkSession, tmp_path: Path) -> None:
-    pictures = tmp_path / "data/pics"
-    pictures.mkdir(parents=True)
-    (pictures / "0.jpg").write_bytes(b"from a file")
-    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    paths = [
-        "pics/0.jpg",
-        str(pictures / "0.jpg"),
-        "gone.jpg",
-        "nosuch://datasets/a/b.jpg",
-        "x.jpg",
-    ]
-    values: list[Any] = [{"bytes": None, "path": path} for path in paths]
-    values[-1]["bytes"] = b"inside"
-    values += [{"bytes": None, "path": None}, None]
-    captions = [str(number) for number in range(len(values))]
-    frame = pa.table({"image": pa.array(values, struct), "caption": captions})
-    pq.write_table(frame, tmp_path / "data/a.parquet")
-    rows, _ = read(spark, tmp_path / "data/a.parquet")
-    images = [row["image"] and bytes(row["image"]) for row in rows]
-    assert images == [b"from a file", b"from a file", None, None, b"inside", None, None]
-    assert [row["read_error"] is not None for row in rows] == [
-        False,
-        False,
-        True,
-        True,
-        *[False] * 3,
-    ]
-    assert rows[0]["source_path"] == "pics/0.jpg"
-    delta.overwrite(spark.read.parquet(str(tmp_path / "data/a.parquet")), str(tmp_path / "delta"))
-    source = table_sources.delta(spark, str(tmp_path / "delta"), Columns())
-    found = {row["caption"]: row["image"] for row in source.frame.collect()}
-    assert (bytes(found["1"]), found["2"], bytes(found["4"])) == (b"from a file", None, b"inside")
-
-
-@pytest.mark.spark
 @pytest.mark.parametrize(
     ("image", "message"),
     [

@@ -67,6 +67,7 @@ def test_failed_rows_are_scored_again_when_asked(
         "pairs": str(tmp_path / "pairs"),
         "scores": str(tmp_path / "scores"),
         "image_path_column": "image_path",
+        "image_root": [str(tmp_path)],
     }
     assert run_score(**options)["statuses"] == {"bad_image": 2}
     picture_file.write_bytes(GOOD[0])

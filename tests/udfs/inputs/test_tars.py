@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from tiny_tars import img2dataset, write_tar
 
-from udfs.inputs import image_files, tars
+from udfs.inputs import image_files, image_roots, tars
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def test_images_are_read_in_bounded_batches_and_failures_have_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_files, "BATCH_BYTES", 150)
-    monkeypatch.setattr(image_files, "MAX_BYTES", 200)
+    monkeypatch.setattr(image_roots, "MAX_BYTES", 200)
     paths = [tmp_path / name for name in ("a.jpg", "b.jpg", "none.jpg", "huge.jpg", "c.jpg")]
     for path, size in zip(paths, (100, 100, None, 201, 0), strict=True):
         if size is not None:
@@ -108,5 +108,5 @@ def test_images_are_read_in_bounded_batches_and_failures_have_a_reason(
     errors = [row["read_error"] for row in rows]
     assert errors[:2] == [None, None]
     assert errors[2] == "cannot read the file: No such file or directory"
-    assert errors[3] == "cannot read the file: over 200 bytes"
+    assert errors[3] == "cannot read the file: it has over 200 bytes"
     assert errors[4] is None

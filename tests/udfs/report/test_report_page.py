@@ -7,6 +7,7 @@ import math
 import re
 from bisect import bisect_right
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny_report
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from pictures import encoded, picture
 from PIL import Image
 
+from udfs.inputs.image_roots import ImageRoots
 from udfs.inputs.images import ImageError
 from udfs.report import histogram_bins, text_format
 from udfs.report.page import render
@@ -94,7 +96,7 @@ def test_a_long_caption_is_cut_and_says_how_much_is_missing() -> None:
     assert remaining == 20_000 * 5 - 1 - len(first) - len(second)
 
 
-def test_thumbnails_are_small_and_a_damaged_image_has_a_reason() -> None:
+def test_thumbnails_are_small_and_a_damaged_image_has_a_reason(tmp_path: Path) -> None:
     noise = Image.effect_noise((1500, 900), 120).convert("RGB")
     for image in (noise, picture(3, 2), picture(2000, 10)):
         data = thumbnail(encoded(image))
@@ -105,9 +107,9 @@ def test_thumbnails_are_small_and_a_damaged_image_has_a_reason() -> None:
         "not an image of a known format (an HTML page)",
     )
     assert thumbnail_or_problem(None, None) == (None, "no image (null)")
-    missing = thumbnail_or_problem(None, "/no/such/file.png")
-    assert missing[0] is None
-    assert "No such file" in (missing[1] or "")
+    roots = ImageRoots.of([str(tmp_path)])
+    missing = thumbnail_or_problem(None, f"{tmp_path}/gone.png", roots)
+    assert missing == (None, "cannot read .../gone.png: No such file or directory")
     with pytest.raises(ImageError):
         thumbnail(b"\x89PNG\r\n\x1a\n" + bytes(50))
 

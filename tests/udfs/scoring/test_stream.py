@@ -1,20 +1,24 @@
 """Decoding ahead of the model, and the parts of udfs/spark.py that need no Spark."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_models
+import torch
 from pictures import encoded, picture
 
-from udfs.inputs.image_files import read_path
-from udfs.inputs.images import ImageError
+from udfs.inputs.image_roots import ImageRoots
 from udfs.models import mlm
 from udfs.models.model_config import ModelConfig
 from udfs.scoring import stream
+from udfs.scoring.batching import PairScorer, Prepared
+from udfs.scoring.dual_encoder_scorer import Pair
 from udfs.scoring.mlm_scorer import Scorer
+from udfs.scoring.results import Scored
 from udfs.scoring.stream import Meter, score_stream
 from udfs.spark import SCORES, columns_of, device_of
 
@@ -66,6 +70,41 @@ def test_input_is_read_ahead_but_not_without_bound(scorer: Scorer) -> None:
     assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
 
 
+class _Pictures(PairScorer):
+    """Rows of a megabyte each; counts how many are ready and not yet scored."""
+
+    def __init__(self) -> None:
+        self.ready = self.most = 0
+        self._lock = threading.Lock()
+
+    def prepare(self, image: Any, caption: Any) -> Prepared:
+        with self._lock:
+            self.ready += 1
+            self.most = max(self.most, self.ready)
+        return Prepared(
+            Pair(torch.zeros(0), {"pixel_values": torch.zeros(1 << 18)}), Scored("ok", caption)
+        )
+
+    def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
+        time.sleep(0.002 * len(prepared))  # slower than preparing
+        with self._lock:
+            self.ready -= len(prepared)
+        return [pair.answer for pair in prepared]
+
+    def explain(self) -> list[str]:
+        return []
+
+
+@pytest.mark.parametrize(("megabytes", "most"), [(0, 3), (1, 3), (8, 10), (1000, 50)])
+def test_pictures_that_wait_are_bounded_in_bytes(megabytes: int, most: int) -> None:
+    scorer = _Pictures()
+    captions = [str(n) for n in range(50)]
+    batches = [([b""] * 50, captions)]
+    found = score_stream(scorer, batches, Meter(), memory=max(1, megabytes << 20))
+    assert [answer.reason for answers in found for answer in answers] == captions
+    assert scorer.most <= most  # the two threads may each be over by one
+
+
 def test_the_meter_counts_every_stage(scorer: Scorer) -> None:
     meter = Meter()
     list(score_stream(scorer, batches([20]), meter))
@@ -79,11 +118,10 @@ def test_images_by_path(scorer: Scorer, tmp_path: Path) -> None:
     file = tmp_path / "a picture.png"
     file.write_bytes(IMAGE)
     paths = [str(file), file.as_uri(), str(tmp_path / "gone.png"), None]
-    answers = next(score_stream(scorer, [(paths, ["a"] * 4)], Meter(), read=read_path))
+    read = ImageRoots.of([str(tmp_path)]).read
+    answers = next(score_stream(scorer, [(paths, ["a"] * 4)], Meter(), read=read))
     assert [a.status for a in answers] == ["ok", "ok", "bad_image", "bad_image"]
-    assert "cannot read" in (answers[2].reason or "")
-    with pytest.raises(ImageError):
-        read_path("nosuchscheme://a/b.png")
+    assert answers[2].reason == "cannot read .../gone.png: No such file or directory"
 
 
 def test_devices_come_from_the_task() -> None:

@@ -1,6 +1,7 @@
 """Signals of a pair, without Spark: real libraries on real bytes, and on arbitrary input."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pictures import encoded, photo
 from PIL import Image, ImageDraw, ImageFont
 
+from udfs.inputs.image_roots import ImageRoots
 from udfs.signals import image_size, language, perceptual, shingles, text_in_image
 from udfs.signals.rows import (
     PAIR_SIGNALS,
@@ -189,9 +191,10 @@ def test_batches_keep_keys_and_order(tmp_path: Path) -> None:
         (None, str(tmp_path / "none.png").encode(), b"\xff"),
         (b"c", None, None),
     ]
+    options = replace(ALL, roots=ImageRoots.of([str(tmp_path)]))
     batch = batch_of(rows, names, [pa.binary()] * 3)
     batches: Iterator[Any] = iter([batch, batch.slice(0, 0)])
-    measured, empty = measure_batches(batches, ["uid"], ALL)
+    measured, empty = measure_batches(batches, ["uid"], options)
     assert empty.num_rows == 0
     assert measured.schema.names == empty.schema.names == ["uid", *SCHEMA.names]
     assert measured.column("uid").to_pylist() == [broken_uid, None, b"c"]

@@ -1,0 +1,208 @@
+"""Reads images by paths that come from tables, and only below folders that the user has named.
+
+    roots = ImageRoots.of(["/data/images", "s3://bucket/images"])
+    data = roots.read("s3://bucket/images/0/1.jpg")
+
+A path in a table may come from a stranger. So it is opened only if, with all links followed, it is
+a regular file below one of the roots; a URI only if it has the root's scheme and host, and neither
+credentials nor options. What is said of a path is its scheme and its last part.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from udfs.core.visible_text import visible
+from udfs.inputs.images import MAX_BYTES, ImageError
+
+CONNECT_SECONDS, REQUEST_SECONDS = 10, 60
+"""Time-outs of a storage's client."""
+
+OUTSIDE = "it is not below any --image-root"
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_SHOWN_CHARACTERS = 60
+
+
+class RootError(RuntimeError):
+    """A root cannot be opened: no row is at fault."""
+
+
+@dataclass(frozen=True)
+class ImageRoots:
+    """Folders (absolute paths) and URIs below which images may be read. Made by `of`."""
+
+    folders: tuple[str, ...] = ()
+    uris: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, roots: Sequence[str]) -> ImageRoots:
+        """Check and sort the roots that a user has named.
+
+        Raises ValueError for a URI with credentials or options, and for what is no folder.
+        """
+        folders, uris = [], []
+        for root in roots:
+            if is_uri(root) and _local_path(root) is None:
+                _check_uri(root)
+                uris.append(root.rstrip("/"))
+                continue
+            folder = os.path.abspath(os.path.expanduser(_local_path(root) or root))
+            if not os.path.isdir(folder):
+                raise ValueError(f"{root}: there is no such folder")
+            folders.append(folder)
+        return cls(tuple(folders), tuple(uris))
+
+    def read(self, path: str | None) -> bytes | None:
+        """The bytes of an image; None stays None. A relative path begins at a root on disk.
+
+        Raises ImageError if the image may not or cannot be read, RootError if that is the root's
+        fault.
+        """
+        if path is None:
+            return None
+        try:
+            local = _local_path(path)
+            return self._read_uri(path) if local is None else self._read_file(local)
+        except (OSError, ValueError) as error:  # ImageError is a ValueError
+            why = str(error) if isinstance(error, ImageError) else _why(error)
+            raise ImageError(f"cannot read {shown(path)}: {why}") from None
+
+    def _read_file(self, path: str) -> bytes:
+        candidates = [os.path.join(folder, path) for folder in self.folders]  # absolute: one
+        found = next((each for each in candidates if os.path.lexists(each)), None)
+        real = os.path.realpath(found or (candidates or [path])[0])
+        if not any(_is_below(real, os.path.realpath(folder)) for folder in self.folders):
+            raise ImageError(OUTSIDE)
+        return read_regular_file(real)
+
+    def _read_uri(self, uri: str) -> bytes:
+        address = urlsplit(uri)
+        if _says_more_than_where(address):
+            raise ImageError("its URI has credentials or options")
+        path = unquote(address.path)
+        for root in map(urlsplit, self.uris):
+            folder = unquote(root.path).rstrip("/")
+            same = (root.scheme.lower(), root.netloc) == (address.scheme.lower(), address.netloc)
+            if same and _is_below(path, folder) and not {"..", "."} & {*path.split("/")}:
+                system, inner = _file_system(root.geturl())
+                with system.open_input_file(inner + path.removeprefix(folder)) as file:
+                    if file.size() > MAX_BYTES:
+                        raise ImageError(f"it has over {MAX_BYTES} bytes")
+                    return bytes(file.read())
+        raise ImageError(OUTSIDE)
+
+
+def is_uri(path: str) -> bool:
+    """Whether a path begins with a scheme."""
+    return _SCHEME.match(path) is not None
+
+
+def read_regular_file(path: str) -> bytes:
+    """The bytes of a file that is no link, and no pipe or device, which may never end.
+
+    Raises ImageError if it is one or has over MAX_BYTES, OSError if it cannot be read.
+    """
+    info = os.lstat(path)
+    # Once opened it is looked at again: it may have been replaced, by what opening would wait for.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    if stat.S_ISREG(info.st_mode):
+        with open(os.open(path, flags), "rb") as file:
+            info = os.fstat(file.fileno())
+            data = file.read(MAX_BYTES + 1) if stat.S_ISREG(info.st_mode) else b""
+    if not stat.S_ISREG(info.st_mode):
+        raise ImageError("it is not a regular file")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"it has over {MAX_BYTES} bytes")
+    return data
+
+
+def shown(path: str) -> str:
+    """The scheme and the last part of a path, as one line that any terminal can show."""
+    scheme = path.partition(":")[0] + "://" if is_uri(path) else ""
+    address = re.split("[?#]", path.removeprefix(scheme))[0] if scheme else path
+    folders, _, last = address.rstrip("/").rpartition("/")
+    if scheme and not folders.strip("/"):  # the host, which may have a password before it
+        return f"{scheme}..."
+    last = visible(last)
+    if len(last) > _SHOWN_CHARACTERS:
+        last = f"{last[:_SHOWN_CHARACTERS]}..."
+    return f"{scheme}.../{last}" if folders or scheme else last
+
+
+def _local_path(path: str) -> str | None:
+    """The path on this machine that a path or URI means; None for another storage."""
+    if not is_uri(path):
+        return path
+    address = urlsplit(path)
+    if address.scheme.lower() == "file" and address.netloc in ("", "localhost"):
+        return unquote(address.path)
+    if address.scheme.lower() == "dbfs" and not address.netloc:
+        inner = unquote(address.path)
+        return inner if inner.startswith("/Volumes/") else f"/dbfs{inner}"
+    return None
+
+
+def _check_uri(uri: str) -> None:
+    address = urlsplit(uri)
+    if _says_more_than_where(address):
+        raise ValueError(
+            f"{shown(uri)}: a URI has no credentials or options here; the storage's client takes "
+            "them from its environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL ...)"
+        )
+    if address.scheme.lower() in ("http", "https"):
+        raise ValueError(f"{shown(uri)}: images are not read from web servers")
+
+
+def _says_more_than_where(address: SplitResult) -> bool:
+    """Whether a URI has a user, a password, options or a fragment."""
+    user = address.netloc.rpartition("@")[0]
+    if address.scheme.lower() in ("abfs", "abfss"):  # CONTAINER@ACCOUNT
+        user = user.partition(":")[1]
+    return bool(user or address.query or address.fragment)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(folder if folder.endswith("/") else f"{folder}/")
+
+
+@functools.lru_cache(maxsize=16)
+def _file_system(root: str) -> tuple[Any, str]:
+    """The client for a root, one in each process, and the root's path as it takes it."""
+    from pyarrow import fs
+
+    address = urlsplit(root)
+    try:
+        if address.scheme.lower() != "s3":
+            system, inner = fs.FileSystem.from_uri(root)
+            return system, inner.rstrip("/")
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        # Arrow takes the variable's host, but not that it may say http.
+        scheme, _, host = os.environ.get("AWS_ENDPOINT_URL", "").rpartition("://")
+        system = fs.S3FileSystem(
+            region=region or (None if host else fs.resolve_s3_region(address.netloc)),
+            scheme=scheme or "https",
+            endpoint_override=host or None,
+            connect_timeout=CONNECT_SECONDS,
+            request_timeout=REQUEST_SECONDS,
+        )
+        return system, address.netloc + unquote(address.path).rstrip("/")
+    except Exception as error:
+        raise RootError(f"--image-root {shown(root)} cannot be opened: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    """What is wrong, without a client's own words, which may repeat the path."""
+    code = re.search(r"AWS Error ([A-Z_]+)", str(error))
+    if code:
+        return code[1]
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return "it is no path" if isinstance(error, ValueError) else type(error).__name__
