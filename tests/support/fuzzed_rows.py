@@ -15,11 +15,17 @@ TOKENS = ("<image>", "<|im_end|>", "<|im_start|>system\n", "</s>", "[INST]", "\x
 def fuzzed_rows(count: int, seed: int = 0) -> Iterator[tuple[str, Any, bytes | None]]:
     """Uid, image and caption of this many rows. Some of the images are whole."""
     random_source = random.Random(seed)
-    files = [encoded(picture(40, 30, n), kind) for n, kind in enumerate(KINDS)]
-    files += [_other_mode(mode) for mode in ("1", "L", "LA", "P", "I;16", "F", "CMYK", "RGBA")]
+    files = image_files()
     for number in range(count):
         image = fuzzed_image(random_source, files)
         yield f"fuzzed-{number}", image, fuzzed_caption(random_source)
+
+
+def image_files() -> list[bytes]:
+    """Small images of all formats and modes."""
+    files = [encoded(picture(40, 30, n), kind) for n, kind in enumerate(KINDS)]
+    modes = ("1", "L", "LA", "P", "I;16", "F", "CMYK", "RGBA")
+    return files + [_other_mode(mode) for mode in modes]
 
 
 def fuzzed_image(source: random.Random, files: list[bytes]) -> bytes | None:

@@ -1,6 +1,5 @@
 """Reads image files on executors; a file that cannot be read gives a reason, not an exception."""
 
-import os
 import re
 from collections.abc import Iterator
 
@@ -26,7 +25,7 @@ def read(path: str) -> tuple[bytes | None, str | None]:
     """The bytes of a file that the user's folder has, through links, and None; or None and the
     reason why it cannot be read."""
     try:
-        return read_regular_file(os.path.realpath(path)), None
+        return read_regular_file(path), None
     except (OSError, ValueError) as error:
         return None, f"cannot read the file: {getattr(error, 'strerror', None) or error}"
 

@@ -14,7 +14,7 @@ import functools
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -29,6 +29,8 @@ OUTSIDE = "it is not below any --image-root"
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _SHOWN_CHARACTERS = 60
+_IS_LINUX = hasattr(os, "O_PATH")
+_HANDLE = (os.O_PATH if _IS_LINUX else os.O_RDONLY | os.O_NONBLOCK) | os.O_CLOEXEC
 
 
 class RootError(RuntimeError):
@@ -76,12 +78,18 @@ class ImageRoots:
             raise ImageError(f"cannot read {shown(path)}: {why}") from None
 
     def _read_file(self, path: str) -> bytes:
-        candidates = [os.path.join(folder, path) for folder in self.folders]  # absolute: one
-        found = next((each for each in candidates if os.path.lexists(each)), None)
-        real = os.path.realpath(found or (candidates or [path])[0])
-        if not any(_is_below(real, os.path.realpath(folder)) for folder in self.folders):
-            raise ImageError(OUTSIDE)
-        return read_regular_file(real)
+        if not os.path.isabs(path):
+            candidates = [os.path.join(folder, path) for folder in self.folders] or [path]
+            path = next(filter(os.path.lexists, candidates), candidates[0])
+        try:
+            return read_regular_file(path, self._allows)
+        except FileNotFoundError:
+            if not self._allows(os.path.realpath(path)):  # whether it exists is nobody's business
+                raise ImageError(OUTSIDE) from None
+            raise
+
+    def _allows(self, real_path: str) -> bool:
+        return any(_is_below(real_path, folder) for folder in map(_real_path, self.folders))
 
     def _read_uri(self, uri: str) -> bytes:
         address = urlsplit(uri)
@@ -105,23 +113,27 @@ def is_uri(path: str) -> bool:
     return _SCHEME.match(path) is not None
 
 
-def read_regular_file(path: str) -> bytes:
-    """The bytes of a file that is no link, and no pipe or device, which may never end.
+def read_regular_file(path: str, allows: Callable[[str], bool] = lambda _: True) -> bytes:
+    """The bytes of a file that is no pipe or device, which may never end.
 
-    Raises ImageError if it is one or has over MAX_BYTES, OSError if it cannot be read.
+    `allows` is asked with its path after all links. Raises ImageError if it says no, if the file is
+    none or has over MAX_BYTES; OSError if it cannot be read.
     """
-    info = os.lstat(path)
-    # Once opened it is looked at again: it may have been replaced, by what opening would wait for.
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-    if stat.S_ISREG(info.st_mode):
-        with open(os.open(path, flags), "rb") as file:
-            info = os.fstat(file.fileno())
-            data = file.read(MAX_BYTES + 1) if stat.S_ISREG(info.st_mode) else b""
-    if not stat.S_ISREG(info.st_mode):
-        raise ImageError("it is not a regular file")
-    if len(data) > MAX_BYTES:
-        raise ImageError(f"it has over {MAX_BYTES} bytes")
-    return data
+    # This names the file and opens nothing, so it cannot become another one after the checks.
+    handle = os.open(path, _HANDLE)
+    try:
+        link = f"/proc/self/fd/{handle}"
+        if not allows(os.readlink(link) if _IS_LINUX else os.path.realpath(path)):
+            raise ImageError(OUTSIDE)
+        info = os.fstat(handle)
+        if not stat.S_ISREG(info.st_mode):
+            raise ImageError("it is not a regular file")
+        if info.st_size > MAX_BYTES:
+            raise ImageError(f"it has over {MAX_BYTES} bytes")
+        with open(link if _IS_LINUX else os.dup(handle), "rb") as file:
+            return file.read(info.st_size)
+    finally:
+        os.close(handle)
 
 
 def shown(path: str) -> str:
@@ -171,6 +183,11 @@ def _says_more_than_where(address: SplitResult) -> bool:
 
 def _is_below(path: str, folder: str) -> bool:
     return path.startswith(folder if folder.endswith("/") else f"{folder}/")
+
+
+@functools.lru_cache(maxsize=16)
+def _real_path(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 @functools.lru_cache(maxsize=16)

@@ -79,8 +79,9 @@ def test_nothing_else_is_opened(root: Path, listener: socket.socket) -> None:
     ]
     for path in outside:
         assert refused(roots, path).endswith(f": {OUTSIDE}"), path
-    for name in ("pipe.jpg", "sub", "loop.jpg"):
+    for name in ("pipe.jpg", "sub"):
         assert refused(roots, f"{root}/{name}").endswith("it is not a regular file")
+    assert refused(roots, f"{root}/loop.jpg").endswith("Too many levels of symbolic links")
     for path in ("a\0.jpg", "a\ud800.jpg", "s3://[::1/a.jpg"):
         assert refused(roots, path).endswith("it is no path")
     with pytest.raises(BlockingIOError):
