@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
+
+from udfs.inputs.image_roots import OUTSIDE, ImageRoots
+from udfs.inputs.images import ImageError
 
 from ..core.errors import UsageError
 from ..tables.external_table import find_column, read_table
@@ -35,6 +37,10 @@ def read_conversations(
     UsageError for a missing column or folder, an image that is not there, and for turns that are
     not those of a user and an assistant.
     """
+    try:
+        roots = ImageRoots.of([image_folder] if image_folder else [])
+    except ValueError as error:
+        raise UsageError(f"--conversation-images {error}") from None
     frame = read_table(spark, ref, "--conversations")
     column = find_column(frame, "conversations", "--conversations", ref)
     image = frame.schema["image"].dataType if "image" in frame.columns else None
@@ -49,11 +55,11 @@ def read_conversations(
         raise UsageError(
             "--conversations has image paths: --conversation-images names their folder"
         )
-    return _rows(frame, column, image, image_folder, ref)
+    return _rows(frame, column, image, roots, ref)
 
 
 def _rows(
-    frame: DataFrame, column: str, image: T.DataType | None, folder: str | None, ref: str
+    frame: DataFrame, column: str, image: T.DataType | None, roots: ImageRoots, ref: str
 ) -> Iterator[Conversation]:
     for number, row in enumerate(frame.toLocalIterator()):
         found = row.asDict(recursive=True)
@@ -66,7 +72,11 @@ def _rows(
             )
         data = found.get("image")
         if isinstance(image, T.StringType) and data:
-            data = _file(Path(str(folder)), str(data))
+            try:
+                data = roots.read(str(data))
+            except ImageError as error:
+                reason = str(error).replace(OUTSIDE, "it leads out of the folder")
+                raise UsageError(f"--conversation-images: {reason}") from None
         data = None if data is None else bytes(data)
         uid = None if data is None else f"conversation {hashlib.sha256(data).hexdigest()}"
         yield Conversation(uid, data, turns)
@@ -78,14 +88,3 @@ def _turn(turn: dict[str, Any], where: str) -> tuple[str, str]:
     if role is None or not isinstance(text, str):
         raise UsageError(f"{where}: a turn needs `from` (human or gpt) and `value`")
     return role, text.replace("<image>", "").strip()
-
-
-def _file(folder: Path, name: str) -> bytes:
-    try:
-        path = (folder / name).resolve()
-        if not path.is_relative_to(folder.resolve()):
-            raise UsageError(f"--conversation-images: {name[:80]!r} leads out of {folder}")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"--conversation-images: cannot read {name[:80]!r}: {reason}") from None

@@ -16,6 +16,7 @@ import re
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -28,6 +29,12 @@ CONNECT_SECONDS, REQUEST_SECONDS = 10, 60
 OUTSIDE = "it is not below any --image-root"
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_ROOT_AT_FAULT = (
+    *("NETWORK_CONNECTION", "SLOW_DOWN", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE"),
+    *("INVALID_ACCESS_KEY_ID", "INVALID_CLIENT_TOKEN_ID", "SIGNATURE_DOES_NOT_MATCH"),
+)
+"""Errors of S3 that say nothing of an object: the task fails, and Spark tries it again."""
+
 _SHOWN_CHARACTERS = 60
 _IS_LINUX = hasattr(os, "O_PATH")
 _HANDLE = (os.O_PATH if _IS_LINUX else os.O_RDONLY | os.O_NONBLOCK) | os.O_CLOEXEC
@@ -83,8 +90,8 @@ class ImageRoots:
             path = next(filter(os.path.lexists, candidates), candidates[0])
         try:
             return read_regular_file(path, self._allows)
-        except FileNotFoundError:
-            if not self._allows(os.path.realpath(path)):  # whether it exists is nobody's business
+        except OSError:
+            if not self._allows(os.path.realpath(path)):  # what is there is nobody's business
                 raise ImageError(OUTSIDE) from None
             raise
 
@@ -100,12 +107,22 @@ class ImageRoots:
             folder = unquote(root.path).rstrip("/")
             same = (root.scheme.lower(), root.netloc) == (address.scheme.lower(), address.netloc)
             if same and _is_below(path, folder) and not {"..", "."} & {*path.split("/")}:
-                system, inner = _file_system(root.geturl())
-                with system.open_input_file(inner + path.removeprefix(folder)) as file:
-                    if file.size() > MAX_BYTES:
-                        raise ImageError(f"it has over {MAX_BYTES} bytes")
-                    return bytes(file.read())
+                try:
+                    return _read_object(root.geturl(), path.removeprefix(folder))
+                except OSError as error:
+                    if _code(error) not in _ROOT_AT_FAULT:
+                        raise
+                    name = shown(root.geturl())
+                    raise RootError(f"--image-root {name}: {_why(error)}") from None
         raise ImageError(OUTSIDE)
+
+
+def _read_object(root: str, path: str) -> bytes:
+    system, inner = _file_system(root)
+    with system.open_input_file(inner + path) as file:
+        if file.size() > MAX_BYTES:
+            raise ImageError(f"it has over {MAX_BYTES} bytes")
+        return bytes(file.read())
 
 
 def is_uri(path: str) -> bool:
@@ -199,6 +216,8 @@ def _file_system(root: str) -> tuple[Any, str]:
     try:
         if address.scheme.lower() != "s3":
             system, inner = fs.FileSystem.from_uri(root)
+            if isinstance(system, fs.GcsFileSystem):
+                system = fs.GcsFileSystem(retry_time_limit=timedelta(seconds=REQUEST_SECONDS))
             return system, inner.rstrip("/")
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         # Arrow takes the variable's host, but not that it may say http.
@@ -215,11 +234,16 @@ def _file_system(root: str) -> tuple[Any, str]:
         raise RootError(f"--image-root {shown(root)} cannot be opened: {_why(error)}") from None
 
 
+def _code(error: Exception) -> str:
+    """What S3 says is wrong, or nothing."""
+    code = re.search(r"AWS Error ([A-Z_]+)", str(error))
+    return code[1] if code else ""
+
+
 def _why(error: Exception) -> str:
     """What is wrong, without a client's own words, which may repeat the path."""
-    code = re.search(r"AWS Error ([A-Z_]+)", str(error))
-    if code:
-        return code[1]
+    if code := _code(error):
+        return code
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return "it is no path" if isinstance(error, ValueError) else type(error).__name__

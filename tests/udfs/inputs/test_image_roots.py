@@ -159,6 +159,8 @@ def test_objects_of_a_storage(monkeypatch: pytest.MonkeyPatch) -> None:
         assert gone == "cannot read s3://.../gone.jpg: No such file or directory"
         assert image_roots._file_system.cache_info().misses == 1  # one client
         server.shutdown()
+    with pytest.raises(RootError, match=r"--image-root s3://.../images: NETWORK_CONNECTION"):
+        roots.read("s3://bucket/images/a b.jpg")
     image_roots._file_system.cache_clear()
 
 
