@@ -101,8 +101,8 @@ def _parser(config_type: type[JobConfig], job: str) -> argparse.ArgumentParser:
         "--conf", metavar="FILE", default=argparse.SUPPRESS, help="YAML file with these settings"
     )
     required = parser.add_argument_group("required")
-    common = JobConfig.model_fields
-    for key in sorted(config_type.model_fields, key=lambda key: key in common):
+    common, own = JobConfig.model_fields, config_type.__annotations__
+    for key in sorted(config_type.model_fields, key=lambda key: (key in common, key not in own)):
         field = config_type.model_fields[key]
         group = required if field.is_required() else parser
         _add_option(group, key, field)

@@ -30,7 +30,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM
 MAX_PIXELS = 64_000_000  # 192 MB as RGB: the largest camera pictures pass, decompression bombs fail
 MAX_BYTES = 256 * 1024 * 1024
 MAX_SIDE = 2048  # more than any vision tower here uses; bounds the memory of the prefetch queue
-LARGE_PIXELS = 16_000_000  # at 4 bytes each, before and after they become RGB
+LARGE_BYTES = 192 * 1024 * 1024  # of memory; larger pictures are decoded one at a time
 BAND_PIXELS = 1_000_000  # converted at a time
 MAX_ASPECT = 20  # beyond this, processors fail (Qwen2-VL at 200) or round a side to 0
 _MAGIC = (
@@ -139,8 +139,7 @@ def with_image(
     """What `use` makes of an image, which is open; as `open_image`. A picture that takes much
     memory waits until no other such one is decoded on this machine."""
     with open_image(data) as image:
-        copies = 3 if image.format in ("WEBP", "AVIF", "JPEG2000") else 1  # of their decoders
-        if image.width * image.height * copies <= LARGE_PIXELS:
+        if image.width * image.height * _bytes_per_pixel(image) <= LARGE_BYTES:
             return use(image)
     del image  # a decoder may have taken memory already
     with machine_lock("large-picture"):
@@ -148,6 +147,15 @@ def with_image(
             return _use_again(data, use)
         finally:
             release_free_memory()
+
+
+def _bytes_per_pixel(image: Image) -> int:
+    """What decoding a large picture takes, by measurement: its pixels before and after they become
+    RGB, and what the decoder keeps."""
+    if image.format in ("WEBP", "JPEG2000"):
+        return 19
+    as_it_is = image.mode == "RGB" and image.format != "AVIF" and "progressive" not in image.info
+    return 6 if as_it_is else 10
 
 
 def _use_again(
