@@ -21,7 +21,8 @@ usage: ./build.sh VERB [ARGUMENTS]
   format      reformat the code and fix what can be fixed
   package     build the wheel and the executors' zip into dist/
   bench       measure Spark against a plain loop, and one pass against four; `bench filter` and
-              `bench export` measure those jobs on 10 million rows (--rows N)
+              `bench export` measure those jobs on 10 million rows (--rows N), `bench paths`
+              images by path against images in the table
   lock        renew conf/constraints.txt with today's newest versions
   clean       remove what was built; `clean all` removes .venv as well
 EOF
@@ -195,7 +196,7 @@ package() {
 bench() {
   local file=tests/bench/bench_score.py
   case ${1:-} in
-    filter | export) file=tests/bench/bench_$1.py; shift ;;
+    filter | export | paths) file=tests/bench/bench_$1.py; shift ;;
   esac
   PYTHONPATH=$PWD .venv/bin/python "$file" "$@"
 }

@@ -34,7 +34,7 @@ class ImagePathConfig(JobConfig):
 
     @model_validator(mode="after")
     def _check_roots(self) -> Self:
-        if self.image_path_column and not self.image_root:
+        if self.image_path_column and not self.image_root and self.reads_images():
             raise ValueError(
                 "--image-path-column needs --image-root, the folder or URI below which the images "
                 "lie: nothing else is opened"
@@ -43,6 +43,10 @@ class ImagePathConfig(JobConfig):
             raise ValueError("--image-root is for --image-path-column")
         roots_of(self.image_root)
         return self
+
+    def reads_images(self) -> bool:
+        """Whether the job opens images at all; their paths also tell pairs apart."""
+        return True
 
     def roots(self) -> ImageRoots | None:
         """Where images are read by their paths; None: they are in the table."""

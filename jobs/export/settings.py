@@ -53,6 +53,10 @@ class ExportConfig(ImagePathConfig):
     image_column: str = Field("image", description="column of --pairs with the image's bytes")
     caption_column: str = Field("caption", description="column of --pairs with the caption")
 
+    def reads_images(self) -> bool:
+        """Whether images are opened: only to write them into shards."""
+        return self.format in ("webdataset", "parquet")
+
     @model_validator(mode="after")
     def _check_options(self) -> Self:
         if self.limit is not None:

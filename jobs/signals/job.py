@@ -92,6 +92,10 @@ class SignalsConfig(ImagePathConfig):
     image_column: str = Field(default="image", description="column with the image's bytes")
     caption_column: str = Field(default="caption", description="column with the caption")
 
+    def reads_images(self) -> bool:
+        """Whether a signal needs the image, and not only its path."""
+        return not set(IMAGE_SIGNALS).isdisjoint(self.signal)
+
     @model_validator(mode="after")
     def _check_options(self) -> Self:
         if delta.same(self.pairs, self.output):

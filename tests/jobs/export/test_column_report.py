@@ -27,7 +27,7 @@ def test_columns_whose_name_another_one_gets_are_named() -> None:
     }
     assert overshadowed(other, ["id", "text", "photo"]) == {}
     assert reserved(other, columns)["photo"] == ""  # its bytes are the image
-    paths = reserved(config(image_path_column="path"), columns)
+    paths = reserved(config(image_path_column="path", image_root=["/"]), columns)
     assert paths["image"] == "--image-path-column is read instead"
     assert "path" not in paths
     assert {name for name, reason in paths.items() if reason} == {"image", "read_error"}

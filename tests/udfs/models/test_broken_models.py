@@ -216,7 +216,7 @@ def test_every_place_that_loads_weights_checks_them() -> None:
 
 
 def test_what_an_error_says_is_one_short_line() -> None:
-    assert one_line(ValueError("a\n  b\x1b[0m\ud800")) == "a b?[0m?"
+    assert one_line(ValueError("a\n  b\x1b[0m\ud800")) == r"a b\x1b[0m\ud800"
     assert one_line(KeyError("x")) == "KeyError: 'x'"
     assert one_line(ValueError()) == "ValueError"
     assert len(one_line(ValueError("x" * 999))) == 300
