@@ -28,6 +28,7 @@ from udfs.outputs.image_encoding import ImageEncoding
 from udfs.outputs.shards import SHARD_COLUMNS, Layout, Shard, Write, write_shards
 
 from ..core import job_runner
+from ..core.arrow_map import map_in_arrow
 from ..core.errors import UsageError
 from ..core.progress import Progress
 from ..core.session import session_settings
@@ -184,7 +185,7 @@ def write(
                 encoding=encoding,
                 roots=roots,
             )
-            for row in ordered.mapInArrow(write_batches, _SHARD_SCHEMA).collect():
+            for row in map_in_arrow(ordered, write_batches, _SHARD_SCHEMA).collect():
                 values = row.asDict()
                 values["left_out_such_as"] = tuple(values["left_out_such_as"])
                 done.append(Shard(**values))

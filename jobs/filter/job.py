@@ -80,10 +80,9 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
             uid_origin.record(spark, config.selection, uid_origin.of(spark, config.scores))
             selection = _latest(spark, config.selection)
         summary |= count_verdicts(selection, rules)
-    job_runner.say(
-        "\n".join(funnel(summary, config.combine)) + (": dry run" if config.dry_run else "")
-    )
+    job_runner.say(*funnel(summary, config.combine))
     if config.dry_run:
+        job_runner.say("dry run: nothing is written")
         return summary | {"dry_run": True}
     summary["selection"] = config.selection
     if pairs is not None and keyed is not None and config.output:

@@ -29,7 +29,7 @@ from .source_columns import (
 )
 
 AS_NAMED = TextFormat()
-LINKS = "links to files elsewhere, or to nothing (see --image-root)"
+LINKS = "links to files elsewhere or to nothing (see --image-root), pipes, names that are not UTF-8"
 SIDECAR = "sidecar"
 """What --captions is where each image has a text file of its own beside it."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from pyspark.errors import AnalysisException
@@ -21,6 +20,7 @@ from pyspark.sql import types as T
 from udfs.inputs import image_files
 from udfs.inputs.folder_walk import walk_files
 
+from ..core.arrow_map import map_in_arrow
 from ..core.errors import UsageError, first_line
 from ..tables import delta
 
@@ -46,7 +46,7 @@ def list_files(
     spark: SparkSession, folder: str, suffixes: Sequence[str], roots: Sequence[str] = ()
 ) -> tuple[DataFrame, list[str]]:
     """`source_path`, `length` (bytes), `path` (below the folder) and `is_image` (by its suffix) of
-    the files below a folder; and the links that are left out.
+    the files below a folder; and what is left out: links, pipes, names that no table can hold.
 
     A folder on disk is listed by Python: Spark skips names that begin with `_`, as many cameras'
     do. Other folders (`s3://`, `dbfs:/` ...) are listed by Spark. Links to folders are followed;
@@ -60,8 +60,10 @@ def list_files(
         listed: list[tuple[str, int]] = []
         found, links = _files_and_links(root, roots)
         for file in found:
-            with suppress(UnicodeEncodeError, OSError):  # no table can hold such a name
+            try:
                 listed.append((file.encode().decode(), os.path.getsize(file)))
+            except (UnicodeEncodeError, OSError):  # no table can hold such a name
+                links.append(file.encode("utf-8", "backslashreplace").decode())
         # From a list, not from Arrow: that would be a local relation, which takes long to plan.
         files = spark.createDataFrame(listed, "source_path string, length long")
     else:
@@ -87,7 +89,11 @@ def _files_and_links(root: str, roots: Sequence[str]) -> tuple[list[str], list[s
         inside = os.path.dirname(target) in folders or target.startswith(real_roots)
         return not (inside and os.path.isfile(target))
 
-    links = [name for name in names if os.path.islink(name) and leads_out(name)]
+    links = [
+        name
+        for name in names
+        if (leads_out(name) if os.path.islink(name) else not os.path.isfile(name))
+    ]
     others = set(links)
     written = (link.encode("utf-8", "backslashreplace").decode() for link in links)
     return [name for name in names if name not in others], list(written)
@@ -203,7 +209,7 @@ def with_images(pairs: DataFrame, folder: str, total_bytes: int) -> DataFrame:
     partitions = max(8, total_bytes // _PARTITION_BYTES)
     fields = [*pairs.schema.fields, T.StructField("image", T.BinaryType())]
     schema = T.StructType([*fields, T.StructField("read_error", T.StringType())])
-    return pairs.repartition(partitions).mapInArrow(image_files.with_images, schema)
+    return map_in_arrow(pairs.repartition(partitions), image_files.with_images, schema)
 
 
 def _file_name(path: Column) -> Column:

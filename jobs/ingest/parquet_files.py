@@ -102,6 +102,8 @@ def survey(root: str, option: str) -> ParquetFiles:
     found = ParquetFiles()
     paths: list[str] = []
     for path in walk_files(root, broken=True) if os.path.isdir(root) else [root]:
+        if os.path.exists(path) and not os.path.isfile(path):
+            continue  # a pipe, which opening would wait for; a broken link is an error
         if not _is_hidden(os.path.relpath(path, os.path.dirname(root) if path == root else root)):
             if path.lower().endswith((".parquet", ".parq", ".pq")) or _has_magic(path):
                 paths.append(path)

@@ -15,6 +15,7 @@ from pyspark.sql import types as T
 from udfs.inputs import linked_images
 from udfs.inputs.image_roots import ImageRoots
 
+from ..core.arrow_map import map_in_arrow
 from ..core.errors import UsageError, first_line
 from ..tables import delta as delta_tables
 from ..tables import export_manifest, uid_origin
@@ -168,7 +169,7 @@ def _with_linked_images(frame: DataFrame, roots: ImageRoots) -> DataFrame:
     if "read_error" not in frame.columns:
         frame = frame.withColumn("read_error", F.lit(None).cast("string"))
     frame = frame.withColumns({linked_images.PATH: linked, "image": F.col("image.bytes")})
-    return frame.mapInArrow(read, frame.schema).drop(linked_images.PATH)
+    return map_in_arrow(frame, read, frame.schema).drop(linked_images.PATH)
 
 
 def _read_files(spark: SparkSession, found: ParquetFiles, root: str) -> tuple[DataFrame, list[str]]:

@@ -34,7 +34,7 @@ _TAR_ROWS = (
 )
 _NO_TAR = "files that are not tars"
 _NO_NAME = "tars whose name is not UTF-8"
-_NOWHERE = "links that lead to nothing"
+_NOWHERE = "links that lead to nothing, and pipes"
 # What img2dataset, webdataset and Spark write beside tars: statistics, indices, captions again.
 _NOTES = (".json", ".parquet", ".idx", ".md", ".yaml", ".crc", "_SUCCESS")
 

@@ -15,11 +15,13 @@ from typing import Any, cast, get_args
 from pyspark.sql import types as T
 
 from udfs.core.atomic_files import atomic_write
+from udfs.inputs.image_roots import read_regular_file
 from udfs.outputs.shards import Shard
 
 from .uid_origin import Origin
 
 FILE_NAME = "manifest.json"
+_MOST_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def of_files(files: Sequence[str], shard_format: str) -> Manifest | None:
     common = os.path.commonpath([os.path.dirname(file) for file in files])
     for folder in (common, os.path.dirname(common)):
         try:
-            content = json.loads(Path(folder, FILE_NAME).read_text(encoding="utf-8"))
+            path = os.path.join(folder, FILE_NAME)
+            content = json.loads(read_regular_file(path, most=_MOST_BYTES))
             listed = {os.path.join(folder, shard["file"]) for shard in content["shards"]}
             if content["format"] == shard_format and listed.issuperset(files):
                 columns = T.StructType.fromJson({"fields": content["columns"]})

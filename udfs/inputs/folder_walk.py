@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 def walk_files(root: str, broken: bool = False) -> Iterator[str]:
     """Paths of all regular files below `root`, folder by folder in the order of their names, and
-    with `broken` those of links that lead to none. Raises OSError if a folder cannot be read.
+    with `broken` also of what is none: broken links, pipes. Raises OSError if a folder cannot be
+    read.
 
     Links to folders are followed; a folder that links lead to again is not read again, so that a
     loop ends. Paths are as one would write them, through the links.
@@ -23,7 +24,7 @@ def walk_files(root: str, broken: bool = False) -> Iterator[str]:
         folders.sort()
         for name in sorted(names):
             path = os.path.join(folder, name)
-            if os.path.isfile(path) or (broken and os.path.islink(path)):
+            if broken or os.path.isfile(path):
                 yield path
 
 

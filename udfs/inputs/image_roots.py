@@ -36,6 +36,7 @@ _ROOT_AT_FAULT = (
 """Errors of S3 that say nothing of an object: the task fails, and Spark tries it again."""
 
 _SHOWN_CHARACTERS = 60
+_MOST_CHARACTERS = 4096
 _IS_LINUX = hasattr(os, "O_PATH")
 _HANDLE = (os.O_PATH if _IS_LINUX else os.O_RDONLY | os.O_NONBLOCK) | os.O_CLOEXEC
 
@@ -59,13 +60,16 @@ class ImageRoots:
         """
         folders, uris = [], []
         for root in roots:
+            if not root.strip():
+                raise ValueError("it is empty: name a folder or URI")
             if is_uri(root) and _local_path(root) is None:
                 _check_uri(root)
                 uris.append(root.rstrip("/"))
                 continue
             folder = os.path.abspath(os.path.expanduser(_local_path(root) or root))
             if not os.path.isdir(folder):
-                raise ValueError(f"{root}: there is no such folder")
+                name = shown(root) if "@" in root else root
+                raise ValueError(f"{name}: there is no such folder")
             folders.append(folder)
         return cls(tuple(folders), tuple(uris))
 
@@ -77,6 +81,8 @@ class ImageRoots:
         """
         if path is None:
             return None
+        if len(path) > _MOST_CHARACTERS:  # more than any system opens; resolving it takes hours
+            raise ImageError(f"cannot read {shown(path[-_MOST_CHARACTERS:])}: the path is too long")
         try:
             local = _local_path(path)
             return self._read_uri(path) if local is None else self._read_file(local)
@@ -96,7 +102,7 @@ class ImageRoots:
             raise
 
     def _allows(self, real_path: str) -> bool:
-        return any(_is_below(real_path, folder) for folder in map(_real_path, self.folders))
+        return real_path.startswith(_real_paths(self.folders))
 
     def _read_uri(self, uri: str) -> bytes:
         address = urlsplit(uri)
@@ -130,40 +136,56 @@ def is_uri(path: str) -> bool:
     return _SCHEME.match(path) is not None
 
 
-def read_regular_file(path: str, allows: Callable[[str], bool] = lambda _: True) -> bytes:
+def read_regular_file(
+    path: str, allows: Callable[[str], bool] | None = None, most: int | None = None
+) -> bytes:
     """The bytes of a file that is no pipe or device, which may never end.
 
     `allows` is asked with its path after all links. Raises ImageError if it says no, if the file is
-    none or has over MAX_BYTES; OSError if it cannot be read.
+    none or has over `most` bytes (default: MAX_BYTES); OSError if it cannot be read.
     """
     # This names the file and opens nothing, so it cannot become another one after the checks.
     handle = os.open(path, _HANDLE)
     try:
         link = f"/proc/self/fd/{handle}"
-        if not allows(os.readlink(link) if _IS_LINUX else os.path.realpath(path)):
+        if allows and not allows(os.readlink(link) if _IS_LINUX else os.path.realpath(path)):
             raise ImageError(OUTSIDE)
         info = os.fstat(handle)
         if not stat.S_ISREG(info.st_mode):
             raise ImageError("it is not a regular file")
-        if info.st_size > MAX_BYTES:
-            raise ImageError(f"it has over {MAX_BYTES} bytes")
-        with open(link if _IS_LINUX else os.dup(handle), "rb") as file:
-            return file.read(info.st_size)
+        if info.st_size > (MAX_BYTES if most is None else most):
+            raise ImageError(f"it has over {MAX_BYTES if most is None else most} bytes")
+        # Without the objects of `open`, which take as long as all the rest.
+        file = os.open(link, os.O_RDONLY | os.O_CLOEXEC) if _IS_LINUX else os.dup(handle)
+        try:
+            return _read_all(file, info.st_size)
+        finally:
+            os.close(file)
     finally:
         os.close(handle)
 
 
+def _read_all(file: int, size: int) -> bytes:
+    data = os.read(file, size)
+    while len(data) < size and (more := os.read(file, size - len(data))):
+        data += more
+    return data
+
+
 def shown(path: str) -> str:
-    """The scheme and the last part of a path, as one line that any terminal can show."""
-    scheme = path.partition(":")[0] + "://" if is_uri(path) else ""
-    address = re.split("[?#]", path.removeprefix(scheme))[0] if scheme else path
-    folders, _, last = address.rstrip("/").rpartition("/")
-    if scheme and not folders.strip("/"):  # the host, which may have a password before it
+    """The scheme and the last part of a path, as one line that any terminal can show; of what only
+    looks like a URI, too, nothing that may be a password or a token."""
+    scheme, _, address = path.partition("://") if "://" in path else ("", "", path)
+    scheme = f"{visible(scheme.strip())[-20:]}://" if scheme else ""
+    parts = re.split(
+        r"[/\\]|%2f|%5c", re.split("[?#]", address)[0].rstrip("/"), flags=re.IGNORECASE
+    )
+    if scheme and not any(parts[1:]):  # the host, which may have a password before it
         return f"{scheme}..."
-    last = visible(last)
+    last = visible(parts[-1].rpartition("@")[2])
     if len(last) > _SHOWN_CHARACTERS:
         last = f"{last[:_SHOWN_CHARACTERS]}..."
-    return f"{scheme}.../{last}" if folders or scheme else last
+    return f"{scheme}.../{last}" if len(parts) > 1 or scheme else last or "an empty path"
 
 
 def _local_path(path: str) -> str | None:
@@ -181,6 +203,8 @@ def _local_path(path: str) -> str | None:
 
 def _check_uri(uri: str) -> None:
     address = urlsplit(uri)
+    if not address.netloc:
+        raise ValueError(f"{shown(uri)}: a URI needs a host or bucket after ://")
     if _says_more_than_where(address):
         raise ValueError(
             f"{shown(uri)}: a URI has no credentials or options here; the storage's client takes "
@@ -203,8 +227,8 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 @functools.lru_cache(maxsize=16)
-def _real_path(folder: str) -> str:
-    return os.path.realpath(folder)
+def _real_paths(folders: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
 
 
 @functools.lru_cache(maxsize=16)

@@ -82,6 +82,7 @@ def test_nothing_else_is_opened(root: Path, listener: socket.socket) -> None:
     for name in ("pipe.jpg", "sub"):
         assert refused(roots, f"{root}/{name}").endswith("it is not a regular file")
     assert refused(roots, f"{root}/loop.jpg").endswith("Too many levels of symbolic links")
+    assert refused(roots, "a/" * 1_000_000 + "x").endswith("x: the path is too long")
     for path in ("a\0.jpg", "a\ud800.jpg", "s3://[::1/a.jpg"):
         assert refused(roots, path).endswith("it is no path")
     with pytest.raises(BlockingIOError):
@@ -114,6 +115,9 @@ def test_roots_are_checked(root: Path) -> None:
         (f"abfss://container:{SECRET}@account/x", "has no credentials"),
         ("https://example.org/images", "not read from web servers"),
         (f"{root}/gone", "there is no such folder"),
+        (f" s3://k:{SECRET}@b/x", "there is no such folder"),
+        (f"s3:/k:{SECRET}@b", "a URI needs a host or bucket"),
+        ("", "it is empty"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             ImageRoots.of([wrong])
@@ -177,6 +181,13 @@ def test_what_is_said_of_a_path() -> None:
     assert shown(f"s3://k:{SECRET}@b") == shown(f"s3://k:{SECRET}@b/?q={SECRET}") == "s3://..."
     assert shown("/a/\x1b[31m\u202eb\n.jpg") == r".../\x1b[31m\u202eb\n.jpg"
     assert len(shown("/a/" + "x" * 1000)) < 80
+    assert shown("") == "an empty path"
+    for hidden in (
+        *(f"s3:/k:{SECRET}@b", f" s3://k:{SECRET}@b", f"jdbc:s3://k:{SECRET}@b/x"),
+        *(f"https:k:{SECRET}@b", f"a.jpg?sig={SECRET}", f"..\\{SECRET}\\a.jpg"),
+        f"file:///..%2f{SECRET}%2fa.jpg",
+    ):
+        assert SECRET not in shown(hidden), hidden
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
