@@ -60,6 +60,7 @@ def main() -> int:
     """Print one line of JSON; exit code 1 below the bar."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=100_000, help="images")
+    parser.add_argument("--side", type=int, default=160, help="pixels of the longer side")
     parser.add_argument("--rounds", type=int, default=3, help="rounds, in turn")
     options = parser.parse_args()
     os.environ.setdefault("MLM_FILTER_MASTER", "local[2]")
@@ -72,7 +73,8 @@ def main() -> int:
 
     spark, _ = get_spark("bench")
     with tempfile.TemporaryDirectory() as scratch:
-        different = [encoded(picture(160, 120, n), "JPEG") for n in range(100)]
+        size = options.side, options.side * 3 // 4
+        different = [encoded(picture(*size, n), "JPEG") for n in range(100)]
         rows = []
         for number in range(options.rows):
             path = Path(scratch, "images", f"{number // 1000:04}", f"{number:07}.jpg")
@@ -95,6 +97,7 @@ def main() -> int:
     medians = {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}
     result = {
         "rows": options.rows,
+        "bytes_each": sum(map(len, different)) // len(different),
         "rows_per_s_inside": round(options.rows / medians["inside"]),
         "rows_per_s_paths": round(options.rows / medians["paths"]),
         "paths_over_inside": round(medians["inside"] / medians["paths"], 3),

@@ -37,8 +37,7 @@ _ROOT_AT_FAULT = (
 
 _SHOWN_CHARACTERS = 60
 _MOST_CHARACTERS = 4096
-_IS_LINUX = hasattr(os, "O_PATH")
-_HANDLE = (os.O_PATH if _IS_LINUX else os.O_RDONLY | os.O_NONBLOCK) | os.O_CLOEXEC
+_HAS_PROC = os.path.isdir("/proc/self/fd")
 
 
 class RootError(RuntimeError):
@@ -144,25 +143,32 @@ def read_regular_file(
     `allows` is asked with its path after all links. Raises ImageError if it says no, if the file is
     none or has over `most` bytes (default: MAX_BYTES); OSError if it cannot be read.
     """
-    # This names the file and opens nothing, so it cannot become another one after the checks.
-    handle = os.open(path, _HANDLE)
+    if allows and not allows(path) and not allows(os.path.realpath(path)):
+        raise ImageError(OUTSIDE)
+    info = os.lstat(path)
+    if stat.S_ISLNK(info.st_mode):
+        path = os.path.realpath(path)
+        info = os.lstat(path)
+    if not stat.S_ISREG(info.st_mode):
+        is_outside = allows and not allows(os.path.realpath(path))
+        raise ImageError(OUTSIDE if is_outside else "it is not a regular file")
+    # As few calls as possible, each of which lets another thread go first. What has become another
+    # file by now neither makes this wait nor gives more bytes.
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        link = f"/proc/self/fd/{handle}"
-        if allows and not allows(os.readlink(link) if _IS_LINUX else os.path.realpath(path)):
+        if allows and not allows(_path_of(file, path)):
             raise ImageError(OUTSIDE)
-        info = os.fstat(handle)
-        if not stat.S_ISREG(info.st_mode):
-            raise ImageError("it is not a regular file")
-        if info.st_size > (MAX_BYTES if most is None else most):
-            raise ImageError(f"it has over {MAX_BYTES if most is None else most} bytes")
-        # Without the objects of `open`, which take as long as all the rest.
-        file = os.open(link, os.O_RDONLY | os.O_CLOEXEC) if _IS_LINUX else os.dup(handle)
-        try:
-            return _read_all(file, info.st_size)
-        finally:
-            os.close(file)
+        most = MAX_BYTES if most is None else most
+        if info.st_size > most:
+            raise ImageError(f"it has over {most} bytes")
+        return _read_all(file, info.st_size)
     finally:
-        os.close(handle)
+        os.close(file)
+
+
+def _path_of(file: int, path: str) -> str:
+    """The path of an open file, after all links."""
+    return os.readlink(f"/proc/self/fd/{file}") if _HAS_PROC else os.path.realpath(path)
 
 
 def _read_all(file: int, size: int) -> bytes:

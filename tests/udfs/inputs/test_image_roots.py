@@ -79,9 +79,8 @@ def test_nothing_else_is_opened(root: Path, listener: socket.socket) -> None:
     ]
     for path in outside:
         assert refused(roots, path).endswith(f": {OUTSIDE}"), path
-    for name in ("pipe.jpg", "sub"):
+    for name in ("pipe.jpg", "sub", "loop.jpg"):
         assert refused(roots, f"{root}/{name}").endswith("it is not a regular file")
-    assert refused(roots, f"{root}/loop.jpg").endswith("Too many levels of symbolic links")
     assert refused(roots, "a/" * 1_000_000 + "x").endswith("x: the path is too long")
     for path in ("a\0.jpg", "a\ud800.jpg", "s3://[::1/a.jpg"):
         assert refused(roots, path).endswith("it is no path")
