@@ -37,7 +37,7 @@ class ImagePathConfig(JobConfig):
         if self.image_path_column and not self.image_root and self.reads_images():
             raise ValueError(
                 "--image-path-column needs --image-root, the folder or URI below which the images "
-                "lie: nothing else is opened"
+                "lie: nothing else is read"
             )
         if self.image_root and not self.image_path_column:
             raise ValueError("--image-root is for --image-path-column")

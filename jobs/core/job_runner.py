@@ -93,8 +93,8 @@ def main(
 def say(*lines: str) -> None:
     """Print lines for people, to stderr: stdout is reserved for the line of JSON.
 
-    All that a terminal gets goes through here. Text from data may be in it: it cannot end a line,
-    nor command the terminal.
+    All that is said of data goes through here: text from it cannot end a line, nor command the
+    terminal.
     """
     for line in lines:
         print(visible(line), file=sys.stderr, flush=True)

@@ -72,8 +72,8 @@ appender.stderr.type = Console
 appender.stderr.name = stderr
 appender.stderr.target = SYSTEM_ERR
 appender.stderr.layout.type = PatternLayout
-appender.stderr.layout.pattern = \
-  %d{{HH:mm:ss}} %p %c{{1}}: %replace{{%m%n%ex}}{{[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f]}}{{?}}
+appender.stderr.layout.pattern = %d{{HH:mm:ss}} %p %c{{1}}: \
+%replace{{%m%n%ex}}{{[\\\\x00-\\\\x08\\\\x0b-\\\\x1f\\\\x7f-\\\\x9f]}}{{?}}
 """
 
 # Runs in a process of its own, so that the resolver's two pages of output can be hidden.

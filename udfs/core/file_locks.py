@@ -37,8 +37,12 @@ def machine_lock(name: str) -> Iterator[None]:
 
     It spares memory and decides nothing: what it guards is right without it too.
     """
+    folder = Path(tempfile.gettempdir(), f"mlm-filter-{os.getuid()}")
     try:
-        handle = _opened(Path(tempfile.gettempdir(), f"mlm-filter-{os.getuid()}", f"{name}.lock"))
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():  # another user's, who may have put links there
+            raise PermissionError(folder)
+        handle = _opened(folder / f"{name}.lock")
     except OSError:
         yield
         return

@@ -3,7 +3,7 @@
     roots = ImageRoots.of(["/data/images", "s3://bucket/images"])
     data = roots.read("s3://bucket/images/0/1.jpg")
 
-A path in a table may come from a stranger. So it is opened only if, with all links followed, it is
+A path in a table may come from a stranger. So it is read only if, with all links followed, it is
 a regular file below one of the roots; a URI only if it has the root's scheme and host, and neither
 credentials nor options. What is said of a path is its scheme and its last part.
 """
@@ -95,7 +95,7 @@ class ImageRoots:
             path = next(filter(os.path.lexists, candidates), candidates[0])
         try:
             return read_regular_file(path, self._allows)
-        except OSError:
+        except (OSError, ImageError):
             if not self._allows(os.path.realpath(path)):  # what is there is nobody's business
                 raise ImageError(OUTSIDE) from None
             raise
@@ -150,8 +150,7 @@ def read_regular_file(
         path = os.path.realpath(path)
         info = os.lstat(path)
     if not stat.S_ISREG(info.st_mode):
-        is_outside = allows and not allows(os.path.realpath(path))
-        raise ImageError(OUTSIDE if is_outside else "it is not a regular file")
+        raise ImageError("it is not a regular file")
     # As few calls as possible, each of which lets another thread go first. What has become another
     # file by now neither makes this wait nor gives more bytes.
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -213,7 +213,8 @@ class _Grey:
 
     @classmethod
     def of(cls, image: Image, kind: str | None) -> _Grey:
-        limits = [(values.min(), values.max()) for values in map(_values, _parts(image))]
+        bands = (_values(band) for _, band in _bands(image))
+        limits = [(values.min(), values.max()) for values in bands]
         low, high = float(min(low for low, _ in limits)), float(max(high for _, high in limits))
         if image.mode.startswith("I;16") or (low >= 0 and 255 < high <= 65535):
             narrow = kind == "TIFF" and 255 < high < 1 << 12
@@ -228,10 +229,6 @@ class _Grey:
 
         values = (_values(image) - self.black) * self.scale
         return PilImage.fromarray(values.round().clip(0, 255).astype(np.uint8))
-
-
-def _parts(image: Image) -> Iterator[Image]:
-    return (band for _, band in _bands(image))
 
 
 def _values(image: Image) -> Any:

@@ -1,5 +1,6 @@
 """How a local session gets Delta Lake's JARs."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,3 +33,9 @@ def test_jobs_that_start_together_download_once(
     assert jar.read_text() == "downloaded "
     jar.unlink()  # someone emptied Ivy's cache
     assert session._delta_jars() == [jar]
+
+
+def test_the_log_shows_no_control_characters() -> None:
+    text = session._LOG4J.format(level="error").replace("\\\\", "\\")  # as .properties are read
+    (letters,) = re.findall(r"%replace\{%m%n%ex\}\{(\[.*?\])\}", text)
+    assert re.sub(letters, "?", "a 09 xyz\té\n\x1b[31m\x9b\0") == "a 09 xyz\té\n?[31m??"
