@@ -10,8 +10,6 @@ from udfs.inputs.image_roots import ImageRoots
 
 from .settings import JobConfig
 
-ROOT_TEXT = "folder or URI (s3://bucket/images) below which they lie; may be repeated"
-
 
 def roots_of(image_root: list[str]) -> ImageRoots:
     """What --image-root names. Raises ValueError if one of them cannot be a root."""
@@ -29,7 +27,9 @@ class ImagePathConfig(JobConfig):
         description="column with paths of images, instead of their bytes; needs --image-root",
     )
     image_root: list[str] = Field(
-        default_factory=list, description=f"of the images in --image-path-column: {ROOT_TEXT}"
+        default_factory=list,
+        description="of the images in --image-path-column: folder or URI (s3://bucket/images) "
+        "below which they lie; may be repeated",
     )
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from udfs.inputs import separated_values
+from udfs.inputs.image_roots import NO_ROOTS, ImageRoots
 
 from ..core.errors import UsageError
 from ..tables import delta as delta_tables
@@ -47,7 +48,7 @@ def folder(
     form: TextFormat = AS_NAMED,
     image_endings: Sequence[str] = (),
     caption_endings: Sequence[str] = (),
-    roots: Sequence[str] = (),
+    roots: ImageRoots = NO_ROOTS,
 ) -> Source:
     """A folder of images and their captions.
 

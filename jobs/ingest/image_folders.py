@@ -19,6 +19,7 @@ from pyspark.sql import types as T
 
 from udfs.inputs import image_files
 from udfs.inputs.folder_walk import walk_files
+from udfs.inputs.image_roots import ImageRoots
 
 from ..core.arrow_map import map_in_arrow
 from ..core.errors import UsageError, first_line
@@ -43,7 +44,7 @@ class MatchResult:
 
 
 def list_files(
-    spark: SparkSession, folder: str, suffixes: Sequence[str], roots: Sequence[str] = ()
+    spark: SparkSession, folder: str, suffixes: Sequence[str], roots: ImageRoots
 ) -> tuple[DataFrame, list[str]]:
     """`source_path`, `length` (bytes), `path` (below the folder) and `is_image` (by its suffix) of
     the files below a folder; and what is left out: links, pipes, names that no table can hold.
@@ -78,15 +79,14 @@ def list_files(
     return files, links
 
 
-def _files_and_links(root: str, roots: Sequence[str]) -> tuple[list[str], list[str]]:
+def _files_and_links(root: str, roots: ImageRoots) -> tuple[list[str], list[str]]:
     """The files below `root`, and the links among them that lead elsewhere or nowhere."""
     names = list(walk_files(root, broken=True))
     folders = {os.path.realpath(folder) for folder in {*map(os.path.dirname, names)}}
-    real_roots = tuple(os.path.join(os.path.realpath(folder), "") for folder in roots)
 
     def leads_out(name: str) -> bool:
         target = os.path.realpath(name)
-        inside = os.path.dirname(target) in folders or target.startswith(real_roots)
+        inside = os.path.dirname(target) in folders or roots.allows(target)
         return not (inside and os.path.isfile(target))
 
     links = [

@@ -35,15 +35,15 @@ def open_source(spark: SparkSession, config: IngestConfig) -> Source:
         config.image_column, config.caption_column, config.uid_column, config.path_column
     )
     location = config.input or ""
+    roots = roots_of(config.image_root)
     if config.source == "folder":
         form = TextFormat(config.separator, config.quote, config.header, config.encoding)
         captions, endings = config.captions or "", (config.image_ending, config.caption_ending)
-        roots = config.image_root
         return folder_source.folder(spark, location, captions, columns, form, *endings, roots)
     if config.source == "parquet":
-        return table_sources.parquet(spark, location, columns, roots_of(config.image_root))
+        return table_sources.parquet(spark, location, columns, roots)
     if config.source == "delta":
-        return table_sources.delta(spark, location, columns, roots_of(config.image_root))
+        return table_sources.delta(spark, location, columns, roots)
     if config.source == "webdataset":
         return tar_source.webdataset(spark, location, tar_source.naming_of(config))
     return sample_source.samples(spark)

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from udfs.inputs import linked_images
-from udfs.inputs.image_roots import ImageRoots
+from udfs.inputs.image_roots import NO_ROOTS, ImageRoots
 
 from ..core.arrow_map import map_in_arrow
 from ..core.errors import UsageError, first_line
@@ -29,8 +29,6 @@ from .source_columns import LEFT_OUT, Columns, Source, rename_columns, uid_colum
 HIDDEN = "rows of files that Spark passes over, whose names begin with _ or ."
 """Why rows of a Parquet folder are left out."""
 
-NONE = ImageRoots()
-
 MOST_KINDS = 20
 """Of folders with values in their names, and of files with empty columns: each is read apart."""
 
@@ -38,7 +36,9 @@ _FILE = "_file_of_row"  # a column that is dropped again: the URI of the file th
 _UUID = r"^(.{8})(.{4})(.{4})(.{4})(.{12})$"
 
 
-def parquet(spark: SparkSession, path: str, columns: Columns, roots: ImageRoots = NONE) -> Source:
+def parquet(
+    spark: SparkSession, path: str, columns: Columns, roots: ImageRoots = NO_ROOTS
+) -> Source:
     """A Parquet file or folder with the images' bytes in a column; `roots` as in `from_columns`.
 
     On this machine the footers of all files are read first: a column that Spark cannot read is left
@@ -58,8 +58,7 @@ def parquet(spark: SparkSession, path: str, columns: Columns, roots: ImageRoots 
     notes = {"columns_left_out": left_out} if left_out else {}
     source = from_columns(frame, columns, path, roots, found.images_by_path)
     manifest = export_manifest.of_files(list(found.files), "parquet")
-    by_uid = columns.uid is None or columns.uid.lower() == "uid"
-    uids = manifest.uids if manifest and by_uid else None
+    uids = manifest.origin_of(columns.uid) if manifest else None
     source = replace(source, rows=found.rows, notes=notes, uids=uids)
     if not found.hidden:
         return source
@@ -76,7 +75,7 @@ def parquet(spark: SparkSession, path: str, columns: Columns, roots: ImageRoots 
     )
 
 
-def delta(spark: SparkSession, ref: str, columns: Columns, roots: ImageRoots = NONE) -> Source:
+def delta(spark: SparkSession, ref: str, columns: Columns, roots: ImageRoots = NO_ROOTS) -> Source:
     """A Delta table with the images' bytes in a column; `roots` as in `from_columns`."""
     location = ref if delta_tables.is_name(ref) else delta_tables.path_of(ref)
     frame = delta_tables.read(spark, ref).withColumn(_FILE, F.lit(location))
@@ -88,7 +87,7 @@ def from_columns(
     frame: DataFrame,
     columns: Columns,
     source_name: str,
-    roots: ImageRoots = NONE,
+    roots: ImageRoots = NO_ROOTS,
     images_by_path: set[str] | None = None,
 ) -> Source:
     """`frame`, which has the column `_FILE`, with the column names of a pairs table.
@@ -121,7 +120,7 @@ def from_columns(
         image_path = F.col("image.path").cast("string") if "path" in members else F.lit(None)
         renamed = renamed.withColumn("source_path", F.coalesce(image_path, file))
     if "path" in members and _has_paths_only(renamed, image, images_by_path):
-        if roots == NONE:
+        if roots == NO_ROOTS:
             raise UsageError(
                 f"column {image} of {source_name} has rows with the path of an image only: "
                 "--image-root names the folder below which the images lie"

@@ -72,7 +72,7 @@ def webdataset(spark: SparkSession, path: str, naming: Naming | None = None) -> 
         notes={"tars": number, "tar_bytes": size},
         left_out=counts,
         rejects=spark.createDataFrame(rejects, "reason string, example string"),
-        uids=manifest.uids if manifest and naming.uid_field in (None, "uid") else None,
+        uids=manifest.origin_of(naming.uid_field) if manifest else None,
     )
 
 

@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from udfs.inputs.image_roots import ImageRoots
+from udfs.inputs.image_roots import NO_ROOTS
 from udfs.signals import rows as signal_rows
 from udfs.signals.perceptual import MAX_DISTANCE
 from udfs.signals.rows import CAPTION_SIGNALS, IMAGE_SIGNALS, PAIR_SIGNALS, SignalOptions
@@ -105,7 +105,7 @@ class SignalsConfig(ImagePathConfig):
     def wanted(self) -> SignalOptions:
         """What executors have to compute for each pair."""
         signals = frozenset(self.signal) & set(PAIR_SIGNALS)
-        return SignalOptions(signals, self.image_distance, self.roots() or ImageRoots())
+        return SignalOptions(signals, self.image_distance, self.roots() or NO_ROOTS)
 
 
 def measure(keyed: DataFrame, wanted: SignalOptions) -> DataFrame:

@@ -36,6 +36,10 @@ class Manifest:
     columns: T.StructType
     uids: Origin | None = None
 
+    def origin_of(self, uid_column: str | None) -> Origin | None:
+        """Whose the uids in a column are (None: the usual one), as far as this knows."""
+        return self.uids if (uid_column or "uid").lower() == "uid" else None
+
 
 def write(
     folder: Path,

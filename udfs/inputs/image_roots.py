@@ -94,13 +94,14 @@ class ImageRoots:
             candidates = [os.path.join(folder, path) for folder in self.folders] or [path]
             path = next(filter(os.path.lexists, candidates), candidates[0])
         try:
-            return read_regular_file(path, self._allows)
+            return read_regular_file(path, self.allows)
         except (OSError, ImageError):
-            if not self._allows(os.path.realpath(path)):  # what is there is nobody's business
+            if not self.allows(os.path.realpath(path)):  # what is there is nobody's business
                 raise ImageError(OUTSIDE) from None
             raise
 
-    def _allows(self, real_path: str) -> bool:
+    def allows(self, real_path: str) -> bool:
+        """Whether a path without links lies below one of the folders."""
         return real_path.startswith(_real_paths(self.folders))
 
     def _read_uri(self, uri: str) -> bytes:
@@ -128,6 +129,9 @@ def _read_object(root: str, path: str) -> bytes:
         if file.size() > MAX_BYTES:
             raise ImageError(f"it has over {MAX_BYTES} bytes")
         return bytes(file.read())
+
+
+NO_ROOTS = ImageRoots()
 
 
 def is_uri(path: str) -> bool:

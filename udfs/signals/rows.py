@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from udfs.inputs import captions, images
-from udfs.inputs.image_roots import ImageRoots, RootError
+from udfs.inputs.image_roots import NO_ROOTS, ImageRoots, RootError
 from udfs.scoring.batching import one_line
 from udfs.scoring.results import BAD_IMAGE, EMPTY_CAPTION, OK
 from udfs.signals import image_size, language, perceptual, shingles, text_in_image
@@ -59,7 +59,7 @@ class SignalOptions:
 
     signals: frozenset[str]
     image_distance: int = 4
-    roots: ImageRoots = ImageRoots()
+    roots: ImageRoots = NO_ROOTS
 
     def any_of(self, names: Collection[str]) -> bool:
         """Whether any of these signals is to be computed."""

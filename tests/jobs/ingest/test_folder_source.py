@@ -24,6 +24,7 @@ from jobs.ingest.folder_source import (
 from jobs.ingest.settings import IngestConfig
 from jobs.ingest.source_columns import Columns, Source
 from jobs.tables import delta
+from udfs.inputs.image_roots import ImageRoots
 
 pytestmark = pytest.mark.spark
 
@@ -193,6 +194,7 @@ def test_linked_folders_and_names_like_patterns(spark: SparkSession, tmp_path: P
     assert pairs(source) == {"three": b"x1.jpg"}
     assert source.left_out[LINKS] == (2, f"{images}/x2.jpg")
     assert source.left_out[NO_IMAGE] == (1, "x2.jpg")
-    source = folder(spark, str(images), str(captions), Columns(), roots=[str(tmp_path / "blobs")])
+    blobs = ImageRoots.of([str(tmp_path / "blobs")])
+    source = folder(spark, str(images), str(captions), Columns(), roots=blobs)
     assert pairs(source) == {"two": b"x2.jpg", "three": b"x1.jpg"}
     assert source.left_out[LINKS] == (1, f"{images}/x4.jpg")
