@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from udfs.outputs.image_encoding import QUALITY, ImageEncoding
 
 from ..core.errors import UsageError
-from ..core.image_paths import ImagePathConfig
+from ..core.image_path_settings import ImagePathConfig
 
 _NEEDS = {
     "uids": ("selection",),

@@ -28,8 +28,8 @@ from udfs.outputs.image_encoding import ImageEncoding
 from udfs.outputs.shards import SHARD_COLUMNS, Layout, Shard, Write, write_shards
 
 from ..core import job_runner
-from ..core.arrow_map import map_in_arrow
 from ..core.errors import UsageError
+from ..core.map_in_arrow import map_in_arrow
 from ..core.progress import Progress
 from ..core.session import session_settings
 from ..tables import export_manifest

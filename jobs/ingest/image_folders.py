@@ -21,8 +21,8 @@ from udfs.inputs import image_files
 from udfs.inputs.folder_walk import walk_files
 from udfs.inputs.image_roots import ImageRoots
 
-from ..core.arrow_map import map_in_arrow
 from ..core.errors import UsageError, first_line
+from ..core.map_in_arrow import map_in_arrow
 from ..tables import delta
 
 _PARTITION_BYTES = 64 * 1024 * 1024

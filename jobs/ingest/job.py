@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from ..core import job_runner
 from ..core.errors import UsageError
-from ..core.image_paths import roots_of
+from ..core.image_path_settings import roots_of
 from ..tables import delta, uid_origin
 from ..tables.pairs import PAIRS, PAIRS_KEYS, uid_text
 from . import folder_source, sample_source, table_sources, tar_source

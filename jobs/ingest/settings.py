@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..core.image_paths import roots_of
+from ..core.image_path_settings import roots_of
 from ..core.settings import JobConfig
 
 

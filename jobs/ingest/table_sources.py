@@ -15,8 +15,8 @@ from pyspark.sql import types as T
 from udfs.inputs import linked_images
 from udfs.inputs.image_roots import NO_ROOTS, ImageRoots
 
-from ..core.arrow_map import map_in_arrow
 from ..core.errors import UsageError, first_line
+from ..core.map_in_arrow import map_in_arrow
 from ..tables import delta as delta_tables
 from ..tables import export_manifest, uid_origin
 from ..tables.delta import quoted

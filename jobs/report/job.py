@@ -25,7 +25,7 @@ from udfs.report.thumbnails import MAX_PICTURES, Gallery
 
 from ..core import job_runner
 from ..core.errors import UsageError
-from ..core.image_paths import ImagePathConfig
+from ..core.image_path_settings import ImagePathConfig
 from ..tables import delta, runs
 from ..tables.pairs import with_keys
 from ..tables.scores import KEYS

@@ -10,7 +10,7 @@ from udfs.models.model_config import DType, How, ModelConfig
 from udfs.scoring.stream import IMAGE_MEMORY
 from udfs.starter.model import STARTER
 
-from ..core.image_paths import ImagePathConfig
+from ..core.image_path_settings import ImagePathConfig
 
 
 class ScoreConfig(ImagePathConfig):

@@ -31,7 +31,7 @@ from udfs.signals.shingles import MIN_SIMILARITY
 
 from ..core import job_runner
 from ..core.errors import UsageError
-from ..core.image_paths import ImagePathConfig
+from ..core.image_path_settings import ImagePathConfig
 from ..core.progress import duration
 from ..core.spark_progress import task_progress
 from ..tables import delta

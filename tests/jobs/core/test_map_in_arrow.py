@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.core.arrow_map import map_in_arrow
+from jobs.core.map_in_arrow import map_in_arrow
 from jobs.ingest.image_folders import with_images
 
 pytestmark = pytest.mark.spark
