@@ -75,7 +75,8 @@ def load_checked(model_class: Any, folder: str | Path, **options: Any) -> Any:
         except Exception as error:
             # Where tensors do not fit, transformers may also fail on its way to say so.
             rows = re.findall(rf"^(\S.*?) +\| ({'|'.join(_UNFIT)})\b", report(), re.MULTILINE)
-            first = {kind: name for name, kind in reversed(rows)}
+            # The order of the rows differs from run to run: the first by name is named.
+            first = {kind: name for name, kind in sorted(rows, reverse=True)}
             if not first:
                 raise
             faults = [
