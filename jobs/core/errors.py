@@ -15,6 +15,14 @@ class UsageError(Exception):
         return [str(self)]
 
 
+RUN_AGAIN = "the same command again starts from what the tables hold now"
+
+
+class ConflictError(Exception):
+    """Another run has changed a table meanwhile: the job prints this text and exits with 1, as the
+    same command may succeed later."""
+
+
 def first_line(error: BaseException) -> str:
     """The line of an error's text that names the cause.
 
@@ -22,6 +30,8 @@ def first_line(error: BaseException) -> str:
     it is the last line of the worker's own traceback; for one in Java the deepest cause, after the
     error above it that names a file or a column.
     """
+    if isinstance(error, ConflictError):
+        return str(error)
     text = str(error)
     lines = [line for line in text.splitlines() if line.strip()]
     name = type(error).__name__

@@ -6,9 +6,7 @@ Works on narrow columns only (hashes, no images). DataFrame in, DataFrame out.
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 from pyspark.sql import DataFrame, SparkSession, Window
@@ -66,10 +64,16 @@ def number_copies(keys: DataFrame) -> DataFrame:
     return keys.withColumns({"copy": copy, "copies": copies, "status": status})
 
 
-def unscored(rows: DataFrame, scores: DataFrame, scorer: str, retry: Sequence[str]) -> DataFrame:
+def unscored(
+    rows: DataFrame,
+    scores: DataFrame,
+    scorer: str,
+    retry: Sequence[str] = (),
+    max_attempts: int | None = None,
+) -> DataFrame:
     """The rows that have no row of `scorer` in `scores` yet, with the number of the attempt.
 
-    Rows whose status is in `retry` are included.
+    Rows whose status is in `retry` are included, unless they had `max_attempts` already.
     """
     scored = scores.where(F.col("scorer") == scorer).select(
         *KEYS, F.col("attempts").alias("_attempts"), F.col("status").alias("_status")
@@ -80,6 +84,8 @@ def unscored(rows: DataFrame, scores: DataFrame, scorer: str, retry: Sequence[st
         how="left",
     )
     retried = F.col("s._status").isin(*retry) if retry else F.lit(False)
+    if max_attempts is not None:
+        retried &= F.col("s._attempts") < max_attempts
     return joined.where(F.col("s._status").isNull() | retried).select(
         "r.*", (F.coalesce("s._attempts", F.lit(0)) + 1).alias("attempts")
     )
@@ -93,58 +99,18 @@ def skipped_rows(rows: DataFrame) -> DataFrame:
     return rows.where(F.col("status").isNotNull()).withColumn("reason", reason)
 
 
-@dataclass
-class DataFile:
-    """A data file with `rows` rows to score; those before bucket `start` are in slices already."""
-
-    path: str
-    rows: int
-    start: int = 0
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Whole files, or part of one: its rows in the buckets from `start` up to `stop`, exclusive."""
-
-    paths: tuple[str, ...]
-    start: int = 0
-    stop: int = BUCKETS
-
-
-def next_slice(files: deque[DataFile], rows: int) -> Slice:
-    """Take about `rows` rows from `files`: several small files, or part of a large one."""
-    first = files[0]
-    remaining = first.rows * (BUCKETS - first.start) / BUCKETS
-    if first.start > 0 or remaining > 1.5 * rows:
-        stop = min(BUCKETS, first.start + max(1, round(BUCKETS * rows / first.rows)))
-        part = Slice((first.path,), first.start, stop)
-        first.start = stop
-        if stop == BUCKETS:
-            files.popleft()
-        return part
-    paths: list[str] = []
-    total = 0
-    while files and (not paths or total + files[0].rows <= 1.5 * rows):
-        total += files[0].rows
-        paths.append(files.popleft().path)
-    return Slice(tuple(paths))
-
-
 def file_name(path: str) -> str:
     """The last part of a data file's path."""
     return path.rpartition("/")[2]
 
 
-def in_files(rows: DataFrame, names: Sequence[str]) -> DataFrame:
-    """The rows in the data files of these names."""
-    return rows.where(F.col("file_name").isin(list(names)))
-
-
-def in_slice(rows: DataFrame, part: Slice) -> DataFrame:
-    """The rows that belong to this slice."""
+def in_files(
+    rows: DataFrame, paths: Sequence[str], start: int = 0, stop: int = BUCKETS
+) -> DataFrame:
+    """The rows in these data files, and in the buckets from `start` up to `stop`, exclusive."""
     bucket = F.col("bucket")
-    selected = in_files(rows, [file_name(path) for path in part.paths])
-    return selected.where((bucket >= part.start) & (bucket < part.stop))
+    selected = rows.where(F.col("file_name").isin([file_name(path) for path in paths]))
+    return selected.where((bucket >= start) & (bucket < stop))
 
 
 def files_hold_just_the_rows(spark: SparkSession, ref: str, columns: Sequence[str]) -> bool:
@@ -165,17 +131,21 @@ def files_hold_just_the_rows(spark: SparkSession, ref: str, columns: Sequence[st
     )
 
 
-def read_slice(
-    spark: SparkSession, pairs: DataFrame, part: Slice, direct: bool, columns: Sequence[str]
+def read_files(
+    spark: SparkSession,
+    pairs: DataFrame,
+    files: Sequence[str],
+    direct: bool,
+    columns: Sequence[str],
 ) -> DataFrame:
-    """`columns` and `file_name` of the pairs in the slice's files.
+    """`columns` and `file_name` of the pairs in these data files.
 
     `direct` reads these files alone, else the table is filtered (see `files_hold_just_the_rows`).
     """
-    paths = [unquote(path) for path in part.paths]
+    paths = [unquote(path) for path in files]
     if direct and not any(re.search(r"[*?\[\]{}]", path) for path in paths):
         schema = T.StructType([field for field in pairs.schema if field.name in columns])
         frame = spark.read.schema(schema).parquet(*paths)
     else:
-        frame = pairs.where(F.col("_metadata.file_name").isin([file_name(p) for p in part.paths]))
+        frame = pairs.where(F.col("_metadata.file_name").isin([file_name(p) for p in files]))
     return frame.select(*columns, F.col("_metadata.file_name").alias("file_name"))

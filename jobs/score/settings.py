@@ -53,6 +53,9 @@ class ScoreConfig(ImagePathConfig):
     retry: list[Literal["bad_image", "model_error"]] = Field(
         default_factory=list, description="score rows with this status again; may be repeated"
     )
+    max_attempts: int | None = Field(
+        default=None, ge=2, description="with --retry: leave rows that were tried this often"
+    )
     uid_column: str = Field(default="uid", description="column with the pair's key")
     image_column: str = Field(default="image", description="column with the image's bytes")
     caption_column: str = Field(default="caption", description="column with the caption")

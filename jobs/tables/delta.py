@@ -8,15 +8,20 @@ which is a folder in the working directory. Uses SQL and DataFrames only, so Spa
 from __future__ import annotations
 
 import os
+import random
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from ..core.errors import UsageError
+from ..core.errors import RUN_AGAIN, ConflictError, UsageError
+
+Result = TypeVar("Result")
 
 _PART = r"(?:[A-Za-z_]\w*|`[^`]+`)"
 _NAME = re.compile(rf"{_PART}\.{_PART}(?:\.{_PART})?")
@@ -28,6 +33,14 @@ _NO_SUCH_NAME = (
     "CATALOG_NOT_FOUND",
     "REQUIRES_SINGLE_PART_NAMESPACE",
 )
+CHANGE_ATTEMPTS = 10
+"""How often a change is tried that others overtake; up to as many seconds lie between two."""
+
+NOTE_OF_CREATION = '{"mlm_filter": {}}'
+"""The commit that creates a table: one of ours, without rows."""
+
+# Of Delta's errors: another transaction has changed meanwhile what this one read or writes.
+_CONFLICT = re.compile(r"\[DELTA_(CONCURRENT_\w+|METADATA_CHANGED|PROTOCOL_CHANGED)\b")
 # No reader feature that delta-rs and pyarrow do not support by default.
 _PROPERTIES = {"delta.enableDeletionVectors": "false"}
 
@@ -93,6 +106,43 @@ def version(spark: SparkSession, ref: str) -> int:
     return int(row[0]) if row else 0
 
 
+def commits_since(spark: SparkSession, ref: str, version: int) -> list[Row]:
+    """The commits of a Delta table after `version`, oldest first: rows with `version`, `operation`
+    and `userMetadata`. Reads little more of the log than these. Raises ConflictError if they are
+    not to be had: the table has been replaced, or its log cleaned up.
+    """
+    limit = 10
+    while True:
+        history = spark.sql(f"DESCRIBE HISTORY {sql_name(ref)} LIMIT {limit}")
+        rows = history.select("version", "operation", "userMetadata").collect()
+        versions = [row["version"] for row in rows]
+        if not versions or versions[0] < version:
+            raise ConflictError(f"{ref} has been replaced by another table meanwhile")
+        if versions[-1] <= version + 1:
+            return sorted((row for row in rows if row["version"] > version), key=lambda row: row[0])
+        if len(rows) < limit:
+            raise ConflictError(f"{ref}: its log has been cleaned up while it was in use")
+        limit *= 10
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether this is Delta's error for a transaction that another one has overtaken."""
+    return _CONFLICT.search(str(error)) is not None
+
+
+def repeat_on_conflict(ref: str, change: Callable[[], Result]) -> Result:
+    """What `change` returns, which may be repeated: it is called again if another transaction on
+    the table `ref` overtakes it. Raises ConflictError if that happens time and again."""
+    for attempt in range(CHANGE_ATTEMPTS):
+        try:
+            return change()
+        except Exception as error:
+            if not (isinstance(error, ConflictError) or is_conflict(error)):
+                raise
+        time.sleep(random.uniform(0, attempt))
+    raise ConflictError(f"other runs change {ref} all the time: {RUN_AGAIN}")
+
+
 def create(
     spark: SparkSession, ref: str, schema: T.StructType, skipping: Sequence[str] = ()
 ) -> None:
@@ -103,20 +153,34 @@ def create(
     wrong.
     """
     frame = spark.createDataFrame([], schema)
-    _save(_writer(frame, skipping).mode("ignore"), ref)
+    try:
+        writer = _writer(frame, skipping).option("userMetadata", NOTE_OF_CREATION)
+        _save(writer.mode("ignore"), ref)
+    except ConflictError:
+        if not exists(spark, ref):  # else another run has just made it
+            raise
 
 
 def append(
-    df: DataFrame, ref: str, app_id: str, app_version: int, new_columns: bool = False
+    df: DataFrame,
+    ref: str,
+    app_id: str,
+    app_version: int,
+    new_columns: bool = False,
+    note: str | None = None,
 ) -> None:
     """Add rows to an existing table, once: repeating it with the same id and version adds nothing.
 
     Columns that the table lacks are an error; with `new_columns` they are added to the table.
+    `note` becomes the commit's `userMetadata`.
 
-    Within one `app_id`, `app_version` has to grow, because a lower one counts as a repeat too. Take
-    the id from the run (or from the run and slice), never from anything that outlives the table.
+    Within one `app_id`, `app_version` has to grow: with one that is not above the last, nothing is
+    written, and no error says so. Raises ConflictError if another writer with this id committed
+    at the same time.
     """
     writer = df.write.format("delta").mode("append").option("mergeSchema", new_columns)
+    if note is not None:
+        writer = writer.option("userMetadata", note)
     _save(writer.option("txnAppId", app_id).option("txnVersion", app_version), ref)
 
 
@@ -206,6 +270,12 @@ def _save(writer: DataFrameWriter, ref: str) -> None:
     except AnalysisException as error:
         if (error.getCondition() or "").startswith(_NO_SUCH_NAME):
             raise _missing_table_error(ref, error) from None
+        raise
+    except Exception as error:  # with py4j, Delta's own errors have no class in Python
+        if is_conflict(error):
+            raise ConflictError(
+                f"another run wrote to {ref} at the same time: {RUN_AGAIN}"
+            ) from error
         raise
 
 

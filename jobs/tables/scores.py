@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -33,19 +35,28 @@ SCORES_TABLE = T.StructType(
     ]
 )
 
+SKIPPING = ("uid", "scorer", "status", "run_id", "scored_at")
+"""Delta keeps their minima and maxima, by which it finds the files with the rows of a commit."""
+
 LATER_COLUMNS = ("clip_score",)
 """Columns that tables from earlier versions lack."""
 
 
 def create(spark: SparkSession, ref: str) -> None:
     """Create an empty scores table if there is none; add missing columns to an older one."""
-    delta.create(spark, ref, SCORES_TABLE, skipping=("uid", "scorer", "status", "run_id"))
+    delta.create(spark, ref, SCORES_TABLE, skipping=SKIPPING)
     existing = delta.read(spark, ref).columns
     for field in SCORES_TABLE:
         if field.name in LATER_COLUMNS and field.name not in existing:
-            sql_type, comment = field.dataType.simpleString(), field.metadata["comment"]
-            column = f"{field.name} {sql_type} COMMENT '{comment}'"
-            spark.sql(f"ALTER TABLE {delta.sql_name(ref)} ADD COLUMN ({column})").collect()
+            delta.repeat_on_conflict(ref, partial(_add_column, spark, ref, field))
+
+
+def _add_column(spark: SparkSession, ref: str, field: T.StructField) -> None:
+    if field.name in delta.read(spark, ref).columns:  # another run has added it
+        return
+    sql_type, comment = field.dataType.simpleString(), field.metadata["comment"]
+    column = f"{field.name} {sql_type} COMMENT '{comment}'"
+    spark.sql(f"ALTER TABLE {delta.sql_name(ref)} ADD COLUMN ({column})").collect()
 
 
 def missing(columns: Sequence[str]) -> list[str]:
@@ -53,12 +64,12 @@ def missing(columns: Sequence[str]) -> list[str]:
     return [f.name for f in SCORES_TABLE if f.name not in columns and f.name not in LATER_COLUMNS]
 
 
-def with_all_columns(rows: DataFrame, scorer: str, run_id: str) -> DataFrame:
+def with_all_columns(rows: DataFrame, scorer: str, run_id: str, at: datetime) -> DataFrame:
     """`rows` with the columns of SCORES_TABLE: those of the run filled in, missing ones null."""
     run_columns: dict[str, Column] = {
         "scorer": F.lit(scorer),
         "run_id": F.lit(run_id),
-        "scored_at": F.current_timestamp(),
+        "scored_at": F.lit(at),
     }
     columns = [
         run_columns.get(

@@ -13,7 +13,7 @@ from typing import Literal, cast, get_args
 
 from pyspark.sql import SparkSession
 
-from .delta import sql_name
+from .delta import repeat_on_conflict, sql_name
 
 Origin = Literal["given", "made_up", "mixed"]
 """The uids are the user's, or hashes of the pairs, or some are one and some the other."""
@@ -44,7 +44,8 @@ def record(spark: SparkSession, ref: str, origin: Origin | None) -> None:
         change = f"UNSET TBLPROPERTIES IF EXISTS ('{PROPERTY}')"
     else:
         change = f"SET TBLPROPERTIES ('{PROPERTY}' = '{origin}')"
-    spark.sql(f"ALTER TABLE {sql_name(ref)} {change}").collect()
+    alter = f"ALTER TABLE {sql_name(ref)} {change}"
+    repeat_on_conflict(ref, lambda: spark.sql(alter).collect())
 
 
 def combined(*origins: Origin | None) -> Origin | None:

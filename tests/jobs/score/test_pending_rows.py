@@ -1,6 +1,5 @@
 """Which rows the score job reads, and in which slices."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,6 @@ from pyspark.sql import SparkSession
 from tiny_pairs import Score, good_rows, write
 
 from jobs.score import pending_rows
-from jobs.score.pending_rows import DataFile
 from jobs.tables import pairs as pairs_module
 
 pytestmark = pytest.mark.spark
@@ -35,16 +33,3 @@ def test_keys_use_the_tables_own_image_hash(spark: SparkSession) -> None:
     assert row is not None
     assert row["image_sha"] == "known"
     assert len(row["caption_sha"]) == 64
-
-
-def test_slices_cover_every_bucket_of_every_file_once() -> None:
-    from collections import deque
-
-    files = deque([DataFile("a", 10), DataFile("b", 5000), DataFile("c", 3), DataFile("d", 4)])
-    seen: Counter[tuple[str, int]] = Counter()
-    sizes = iter([7, 900, 50, 2000, 1, 10_000])
-    while files:
-        part = pending_rows.next_slice(files, next(sizes, 10_000))
-        seen.update((path, b) for path in part.paths for b in range(part.start, part.stop))
-    assert len(seen) == 4 * pending_rows.BUCKETS
-    assert set(seen.values()) == {1}
