@@ -7,11 +7,15 @@ import math
 import os
 import re
 import secrets
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from udfs.core.visible_text import visible
@@ -22,8 +26,11 @@ from .settings import C, parse
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes."""
+OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+"""Exit codes; the last two as a shell has them for Ctrl-C and SIGTERM."""
+
+STOPPED = "what is written stays; the same command again does the rest"
+JVM_GONE = "the Java process has ended (killed, or out of memory): " + STOPPED
 
 # Spark's and Delta's error conditions for something that the user named and that does not exist.
 _NOT_FOUND = (
@@ -53,6 +60,10 @@ def main(
     outcome: dict[str, Any] = {}
     debug = os.environ.get("MLM_FILTER_DEBUG", "") not in ("", "0")
     spark, created = None, False
+    code = FAILED
+    handlers = _Handlers()
+    # A spot instance gets this before it vanishes, a container before it is stopped.
+    handlers.set({signal.SIGTERM: _terminate})
     try:
         config = parse(config_type, argv, name)
         if config.debug:
@@ -66,9 +77,10 @@ def main(
         code = OK
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
-    except KeyboardInterrupt:
-        code, outcome = INTERRUPTED, {"error": "interrupted"}
-        say(f"mlm-filter {name}: interrupted")
+    except (KeyboardInterrupt, _Terminated) as stop:
+        code = TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+        outcome = {"error": "terminated" if code == TERMINATED else "interrupted"}
+        say(f"mlm-filter {name}: {outcome['error']}; {STOPPED}")
     except UsageError as error:
         code, outcome = USAGE, {"error": str(error)}
         first, *others = error.lines
@@ -81,13 +93,49 @@ def main(
         elif code == FAILED:
             say("(--debug prints the full traceback)")
     finally:
+        # Whoever presses Ctrl-C again does not want to wait for Spark's end.
+        end = partial(_end_at_once, code)
+        handlers.set({signal.SIGINT: end, signal.SIGTERM: end})
         if spark is not None and created:
-            spark.stop()
+            with suppress(Exception):  # a Java process that is gone cannot be stopped
+                spark.stop()
+        handlers.restore()
     status = {OK: "ok", USAGE: "usage_error"}.get(code, "failed")
     seconds = round(time.monotonic() - started, 1)
     line = {"job": name, "status": status, "run_id": new_run_id()} | outcome | {"seconds": seconds}
     print(json.dumps(_as_json(line)), flush=True)
     return code
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
+def _end_at_once(code: int, number: int, _: object) -> None:
+    os._exit(code or 128 + number)
+
+
+class _Handlers:
+    """Handlers of signals for the time of a run. Only a program's main thread can have some."""
+
+    def __init__(self) -> None:
+        self._before: dict[signal.Signals, Any] = {}
+
+    def set(self, handlers: Mapping[signal.Signals, Callable[..., None]]) -> None:
+        """Handle signals from now on."""
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                self._before.setdefault(number, signal.getsignal(number))
+                signal.signal(number, handler)
+
+    def restore(self) -> None:
+        """Handle them as before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def say(*lines: str) -> None:
@@ -107,12 +155,19 @@ def new_run_id() -> str:
 
 def _failure(error: Exception) -> tuple[int, dict[str, Any]]:
     """Exit code and JSON of an unexpected error."""
+    if _java_is_gone(error):
+        return FAILED, {"error": JVM_GONE}
     condition = getattr(error, "getCondition", lambda: None)() or ""
     model = re.search(r"^udfs\.models\.model_config\.ModelError: (.+)$", str(error), re.MULTILINE)
     if model:  # raised in a Python worker: which model, and why it cannot be used
         return USAGE, {"error": model[1]}
     code = USAGE if condition.startswith(_NOT_FOUND) else FAILED
     return code, {"error": first_line(error)}
+
+
+def _java_is_gone(error: BaseException) -> bool:
+    """Whether this is what py4j raises when nobody answers."""
+    return isinstance(error, ConnectionError) or type(error).__name__ == "Py4JNetworkError"
 
 
 def _as_json(value: Any) -> Any:

@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 from udfs.core.metrics import METRICS
 
 from ..core import job_runner
-from ..core.errors import UsageError
+from ..core.errors import RUN_AGAIN, ConflictError, UsageError
 from ..rules.apply import compute_statistics, judge
 from ..rules.column_types import SCORES, NamedColumn
 from ..rules.rule import Repetition, Rule, global_parts, signals
@@ -78,7 +78,8 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
         if config.selection and not config.dry_run:
             delta.overwrite(selection, config.selection, skipping=PAIRS_KEYS)
             uid_origin.record(spark, config.selection, uid_origin.of(spark, config.scores))
-            selection = _latest(spark, config.selection)
+            selection_version = delta.version(spark, config.selection)
+            selection = delta.read(spark, config.selection, selection_version)
         summary |= count_verdicts(selection, rules)
     job_runner.say(*funnel(summary, config.combine))
     if config.dry_run:
@@ -92,6 +93,11 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
         )
         origin = uid_origin.of_column(spark, str(config.pairs), config.uid_column)
         uid_origin.record(spark, output, origin)
+        if config.selection and selection_version != delta.version(spark, config.selection):
+            raise ConflictError(
+                f"another run has replaced {config.selection} meanwhile: {output} may not belong"
+                f" to it; {RUN_AGAIN}"
+            )
         missing = kept_count - written
         note = f"; {missing:,} kept rows are not or no longer in {config.pairs}" if missing else ""
         job_runner.say(f"{output}: {written:,} pairs{note}")

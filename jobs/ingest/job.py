@@ -20,6 +20,7 @@ from ..core import job_runner
 from ..core.errors import UsageError
 from ..core.image_path_settings import roots_of
 from ..tables import delta, uid_origin
+from ..tables.concurrent_append import ConcurrentAppender
 from ..tables.pairs import PAIRS, PAIRS_KEYS, uid_text
 from . import folder_source, sample_source, table_sources, tar_source
 from .captions.caption_files import TextFormat
@@ -127,13 +128,11 @@ def _write(
         pairs = pairs.limit(config.limit)
     if config.dry_run:
         return _dry_run(pairs, source, config)
-    existing = delta.read(spark, config.output) if exists and config.mode == "append" else None
-    rows_before = existing.count() if existing is not None else 0
-    if existing is None:
-        delta.overwrite(pairs, config.output, skipping=PAIRS_KEYS)
+    rows_before = 0
+    if exists and config.mode == "append":
+        rows_before = _append(spark, pairs, config.output)
     else:
-        run_id = job_runner.new_run_id()
-        delta.append(new_rows(pairs, existing), config.output, run_id, 0, new_columns=True)
+        delta.overwrite(pairs, config.output, skipping=PAIRS_KEYS, new=not exists)
     origin = left_out.uid_origin()
     before = uid_origin.of(spark, config.output) if rows_before else origin
     uid_origin.record(spark, config.output, uid_origin.combined(before, origin))
@@ -160,6 +159,23 @@ def _write(
                 "(they stay in the table; the score job gives each a status)"
             )
     return {"output": config.output, "version": version} | summary
+
+
+def _append(spark: SparkSession, pairs: DataFrame, output: str) -> int:
+    """Add the rows that the table does not have, also beside other runs that add them; return how
+    many it had."""
+    rows_before = 0
+    version = delta.version(spark, output)
+    appender = ConcurrentAppender(spark, output, "ingest", job_runner.new_run_id(), version)
+
+    def make() -> tuple[DataFrame, dict[str, Any]]:
+        nonlocal rows_before
+        existing = delta.read(spark, output, appender.version)
+        rows_before = existing.count()
+        return new_rows(pairs, existing), {}
+
+    appender.append(make, new_columns=True)
+    return rows_before
 
 
 def _check_output(spark: SparkSession, config: IngestConfig) -> bool:

@@ -1,4 +1,4 @@
-"""Which rows of the pairs table have no scores yet, and the slices in which they are read.
+"""Which rows of the pairs table have no scores yet, and how those of a slice are read.
 
 Works on narrow columns only (hashes, no images). DataFrame in, DataFrame out.
 """

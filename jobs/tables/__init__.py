@@ -1,6 +1,7 @@
 """The project's tables, one file each; Delta by path or by name.
 
 delta.py           Delta tables by path or catalog name: reading, creating, idempotent appends
+concurrent_append.py  appends beside other runs: nothing twice, without a lock
 external_table.py  reads tables of other tools: CSV, JSON lines, Parquet
 pairs.py           pairs of images and captions, and the keys that identify a pair
 scores.py          the columns of the scores table

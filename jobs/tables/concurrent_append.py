@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 
 from ..core.errors import RUN_AGAIN, ConflictError
 from . import delta
@@ -96,7 +96,7 @@ class ConcurrentAppender:
 
     def look(self) -> None:
         """Read what has been committed since the last look."""
-        for row in delta.commits_since(self._spark, self._ref, self.version):
+        for row in commits_since(self._spark, self._ref, self.version):
             self.version = row["version"]
             details = _details(row["userMetadata"])
             if details is None:
@@ -159,6 +159,25 @@ class ConcurrentAppender:
         """A number that no commit so far is above. The table's version; in a copy of another table,
         whose numbers may come from there, a power of two of it."""
         return max(self.version, 1) << self._refused if self._refused else self.version
+
+
+def commits_since(spark: SparkSession, ref: str, version: int) -> list[Row]:
+    """The commits of a Delta table after `version`, oldest first: rows with `version`, `operation`
+    and `userMetadata`. Reads little more of the log than these. Raises ConflictError if they are
+    not to be had: the table has been replaced, or its log cleaned up.
+    """
+    limit = 10
+    while True:
+        history = spark.sql(f"DESCRIBE HISTORY {delta.sql_name(ref)} LIMIT {limit}")
+        rows = history.select("version", "operation", "userMetadata").collect()
+        versions = [row["version"] for row in rows]
+        if not versions or versions[0] < version:
+            raise ConflictError(f"{ref} has been replaced by another table meanwhile")
+        if versions[-1] <= version + 1:
+            return sorted((row for row in rows if row["version"] > version), key=lambda row: row[0])
+        if len(rows) < limit:
+            raise ConflictError(f"{ref}: its log has been cleaned up while it was in use")
+        limit *= 10
 
 
 def _details(note: str | None) -> dict[str, Any] | None:

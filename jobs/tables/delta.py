@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, DataFrameWriter, Row, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -27,6 +27,7 @@ _PART = r"(?:[A-Za-z_]\w*|`[^`]+`)"
 _NAME = re.compile(rf"{_PART}\.{_PART}(?:\.{_PART})?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _ABSENT = ("PATH_NOT_FOUND", "DELTA_TABLE_NOT_FOUND", "DELTA_PATH_DOES_NOT_EXIST")
+_EXISTS = ("DELTA_PATH_EXISTS", "DELTA_TABLE_ALREADY_EXISTS", "TABLE_OR_VIEW_ALREADY_EXISTS")
 _NO_SUCH_NAME = (
     "TABLE_OR_VIEW_NOT_FOUND",
     "SCHEMA_NOT_FOUND",
@@ -106,25 +107,6 @@ def version(spark: SparkSession, ref: str) -> int:
     return int(row[0]) if row else 0
 
 
-def commits_since(spark: SparkSession, ref: str, version: int) -> list[Row]:
-    """The commits of a Delta table after `version`, oldest first: rows with `version`, `operation`
-    and `userMetadata`. Reads little more of the log than these. Raises ConflictError if they are
-    not to be had: the table has been replaced, or its log cleaned up.
-    """
-    limit = 10
-    while True:
-        history = spark.sql(f"DESCRIBE HISTORY {sql_name(ref)} LIMIT {limit}")
-        rows = history.select("version", "operation", "userMetadata").collect()
-        versions = [row["version"] for row in rows]
-        if not versions or versions[0] < version:
-            raise ConflictError(f"{ref} has been replaced by another table meanwhile")
-        if versions[-1] <= version + 1:
-            return sorted((row for row in rows if row["version"] > version), key=lambda row: row[0])
-        if len(rows) < limit:
-            raise ConflictError(f"{ref}: its log has been cleaned up while it was in use")
-        limit *= 10
-
-
 def is_conflict(error: BaseException) -> bool:
     """Whether this is Delta's error for a transaction that another one has overtaken."""
     return _CONFLICT.search(str(error)) is not None
@@ -184,9 +166,14 @@ def append(
     _save(writer.option("txnAppId", app_id).option("txnVersion", app_version), ref)
 
 
-def overwrite(df: DataFrame, ref: str, skipping: Sequence[str] = ()) -> None:
-    """Replace a table by `df`, with its schema and column comments, or make a new one."""
-    _save(_writer(df, skipping).mode("overwrite").option("overwriteSchema", "true"), ref)
+def overwrite(df: DataFrame, ref: str, skipping: Sequence[str] = (), new: bool = False) -> None:
+    """Replace a table by `df`, with its schema and column comments, or make a new one.
+
+    Raises ConflictError if another run writes to the table at the same time; with `new`, also if
+    another one has made it meanwhile.
+    """
+    mode = "error" if new else "overwrite"
+    _save(_writer(df, skipping).mode(mode).option("overwriteSchema", "true"), ref)
 
 
 def commented(df: DataFrame, schema: T.StructType) -> DataFrame:
@@ -270,6 +257,8 @@ def _save(writer: DataFrameWriter, ref: str) -> None:
     except AnalysisException as error:
         if (error.getCondition() or "").startswith(_NO_SUCH_NAME):
             raise _missing_table_error(ref, error) from None
+        if (error.getCondition() or "").startswith(_EXISTS):
+            raise ConflictError(f"another run has made {ref} meanwhile: {RUN_AGAIN}") from None
         raise
     except Exception as error:  # with py4j, Delta's own errors have no class in Python
         if is_conflict(error):

@@ -1,14 +1,17 @@
 """The filter job on real tables: reasons, funnel, copies."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from tiny_scores import FUNNEL, METRICS, PAIRS, Write, pair, row, sha, summary
 
+from jobs.filter import job
 from jobs.filter.job import main
 from jobs.tables import delta
+from jobs.tables.filtered_pairs import write_filtered
 
 pytestmark = pytest.mark.spark
 
@@ -95,6 +98,28 @@ def test_filtered_pairs(
     comments = {field.name: field.metadata.get("comment") for field in filtered.schema}
     assert all(comments[name] for name in METRICS)
     assert DeltaTable(output).protocol().min_reader_version == 1
+
+
+def test_a_selection_that_another_run_replaces_meanwhile_is_told(
+    write: Write,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores = write("S", FUNNEL)
+    pairs = write("P", [pair(r["uid"]) for r in FUNNEL if r["uid"]], PAIRS)
+    argv = ["--scores", scores, "--selection", str(tmp_path / "SEL"), "--pairs", pairs]
+    argv += ["--output", str(tmp_path / "F"), "--rule"]
+
+    def meanwhile(*arguments: Any, **options: Any) -> int:
+        monkeypatch.undo()
+        assert main([*argv, "itm >= 50"]) == 0
+        return write_filtered(*arguments, **options)
+
+    monkeypatch.setattr(job, "write_filtered", meanwhile)
+    assert main([*argv, "itm >= 66"]) == 1
+    assert summary(capsys)["error"].startswith(f"another run has replaced {tmp_path / 'SEL'} mean")
+    assert main([*argv, "itm >= 66"]) == 0
 
 
 PAIR_COLUMNS = ("uid", "image", "caption", "source_path", "image_sha", "itm", "odf", "su")

@@ -134,6 +134,29 @@ def test_existing_tables_are_safe_and_reruns_add_nothing(
     assert table.count() == summary["rows"] == 2
 
 
+def test_rows_that_another_run_appends_meanwhile_are_not_added_again(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    settings: dict[str, Any] = {"source": "parquet", "input": str(data)}
+    pq.write_table(pa.table({"image": [b"1"], "caption": ["a"]}), data / "1.parquet")
+    run(spark, tmp_path, **settings)
+    more = pa.table({"image": [b"2", b"3"], "caption": ["b", "c"]})
+    pq.write_table(more, data / "2.parquet")
+    original = ingest.new_rows
+
+    def meanwhile(*frames: DataFrame) -> DataFrame:
+        monkeypatch.undo()
+        found = original(*frames)
+        run(spark, tmp_path, **settings, mode="append")
+        return found
+
+    monkeypatch.setattr(ingest, "new_rows", meanwhile)
+    summary, table = run(spark, tmp_path, **settings, mode="append")
+    assert (summary["rows_added"], summary["rows"], table.count()) == (0, 3, 3)
+
+
 def test_nothing_is_written_by_a_dry_run_or_bad_usage(
     spark: SparkSession, tmp_path: Path, mixed_parquet: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

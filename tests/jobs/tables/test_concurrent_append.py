@@ -107,7 +107,7 @@ def test_a_table_that_is_replaced_meanwhile_is_refused(spark: SparkSession, tmp_
     ref = str(tmp_path / "table")
     delta.create(spark, ref, SCHEMA)
     with pytest.raises(ConflictError, match="has been replaced"):
-        delta.commits_since(spark, ref, 5)
+        concurrent_append.commits_since(spark, ref, 5)
 
 
 def test_a_commit_that_never_lands_is_told(

@@ -1,6 +1,7 @@
 """Delta tables: references, idempotent appends, other readers, comments, missing tables."""
 
 import datetime
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
-from jobs.core.errors import UsageError
+from jobs.core.errors import ConflictError, UsageError
 from jobs.tables import delta
 from jobs.tables.pairs import PAIRS
 from jobs.tables.runs import RUNS
@@ -111,3 +112,36 @@ def test_tables_work_by_catalog_name(spark: SparkSession) -> None:
         assert delta.exists(spark, "spark_catalog.web.pairs")
     finally:
         spark.sql("DROP SCHEMA web CASCADE")
+
+
+@pytest.mark.spark
+def test_a_table_that_another_run_makes_first(spark: SparkSession, tmp_path: Path) -> None:
+    ref = str(tmp_path / "table")
+    frame = spark.range(3)
+    with ThreadPoolExecutor(3) as pool:
+        for made in [pool.submit(delta.create, spark, ref, frame.schema) for _ in range(3)]:
+            made.result()
+    assert delta.read(spark, ref).count() == 0
+    with pytest.raises(ConflictError, match="another run has made"):
+        delta.overwrite(frame, ref, new=True)
+
+
+def test_a_change_that_others_overtake_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delta.time, "sleep", lambda _: None)
+    calls: list[int] = []
+
+    def change() -> str:
+        calls.append(1)
+        if len(calls) < 3:
+            raise RuntimeError("x.MetadataChangedException: [DELTA_METADATA_CHANGED] by another")
+        return "done"
+
+    assert delta.repeat_on_conflict("t", change) == "done"
+
+    def always() -> None:
+        raise RuntimeError("[DELTA_CONCURRENT_APPEND.WITH_PARTITION_HINT] by another")
+
+    with pytest.raises(ConflictError, match="other runs change t all the time"):
+        delta.repeat_on_conflict("t", always)
+    with pytest.raises(ZeroDivisionError):
+        delta.repeat_on_conflict("t", lambda: 1 / 0)
