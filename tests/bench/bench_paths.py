@@ -34,7 +34,7 @@ def scored_rows(frame: Any, roots: Any) -> float:
             images.decode(image)
             return Prepared(None, Scored("ok", None))
 
-        def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
+        def score_prepared(self, prepared: Sequence[Prepared], record: Any = None) -> list[Scored]:
             return [pair.answer for pair in prepared]
 
         def explain(self) -> list[str]:

@@ -14,6 +14,7 @@ from pictures import encoded, picture
 from udfs.inputs.image_roots import ImageRoots
 from udfs.models import mlm
 from udfs.models.model_config import ModelConfig
+from udfs.processes.activity import Record, unrecorded
 from udfs.scoring import stream
 from udfs.scoring.batching import PairScorer, Prepared
 from udfs.scoring.dual_encoder_scorer import Pair
@@ -85,7 +86,9 @@ class _Pictures(PairScorer):
             Pair(torch.zeros(0), {"pixel_values": torch.zeros(1 << 18)}), Scored("ok", caption)
         )
 
-    def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
+    def score_prepared(
+        self, prepared: Sequence[Prepared], record: Record = unrecorded
+    ) -> list[Scored]:
         time.sleep(0.002 * len(prepared))  # slower than preparing
         with self._lock:
             self.ready -= len(prepared)
