@@ -77,8 +77,8 @@ def explain(config: ModelConfig, place: Place) -> list[str]:
     """What the model says of itself (`PairScorer.explain`). Raises as `score` does."""
     request = _Request(config, place, explain=True)
     with _supervisor(config) as supervisor:
-        lines = supervisor.stream(request, [[("",)]], _limits(config), Scored)
-        return list(next(lines)[0])
+        ((lines,),) = supervisor.stream(request, [[("",)]], _limits(config), Scored)
+        return list(lines)
 
 
 def serve(request: _Request, channel: Channel) -> None:

@@ -14,7 +14,7 @@ import logging
 import os
 import pickle
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -109,7 +109,7 @@ class RowSupervisor:
         limits: Limits,
         verdict: Callable[[str, str], Any],
         on_report: Callable[[Any], None] = lambda _: None,
-    ) -> Iterator[list[Any]]:
+    ) -> Generator[list[Any], None, None]:
         """Yield the answers for each batch of rows, in order: those of `serve(request, ...)`, and
         `verdict(CRASHED or TIMEOUT, reason)` for a row that ends the process.
 
