@@ -140,7 +140,7 @@ def test_a_model_that_cannot_be_loaded_is_named(
     with pytest.raises(ModelError, match="has no config.json") as raised:
         score(ModelConfig(str(tmp_path)), good_pairs(1))
     text = "".join(traceback.format_exception(raised.value))
-    assert "in find_files" in text  # of the child's code
+    assert "in serve" in text  # of the child's code
     line = f"udfs.models.model_config.ModelError: {raised.value}"
     assert first_line(RuntimeError(f"PythonException:\n{text}")) == line
     assert starts() == 1
