@@ -23,12 +23,14 @@ def scored_rows(frame: Any, roots: Any) -> float:
 
     from udfs.core.arrow_values import python_values
     from udfs.inputs import images
-    from udfs.scoring.batching import PairScorer, Prepared
+    from udfs.scoring.batching import Limits, PairScorer, Prepared
     from udfs.scoring.results import Scored
     from udfs.scoring.stream import Meter, score_stream
 
     class Free(PairScorer):
         """Decodes, and answers without a model."""
+
+        limits = Limits(1, 1)
 
         def prepare(self, image: Any, caption: Any) -> Prepared:
             images.decode(image)

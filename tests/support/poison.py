@@ -65,6 +65,8 @@ def install() -> None:
 
     def act_or_run(self: Scorer, rows: list[Any], how: str | None = None) -> Any:
         kinds = [poisoned.get(id(row), "") for row in rows]
+        if kinds.count("crowd") > 8:
+            act("allocate")
         for kind in kinds:
             if kind != "memory" or len(rows) > 1:
                 act(kind)

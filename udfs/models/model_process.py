@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from udfs.core.arrow_values import as_bytes
@@ -52,6 +52,7 @@ class _Request:
     place: Place
     roots: ImageRoots | None = None
     explain: bool = False
+    rows: int | None = None  # so many at most in a micro-batch
 
 
 def score(
@@ -70,7 +71,14 @@ def score(
     rows = ([_row(*pair) for pair in zip(*pairs, strict=True)] for pairs in batches)
     request = _Request(config, place, roots)
     with _supervisor(config) as supervisor:
-        yield from supervisor.stream(request, rows, _limits(config), Scored, meter.add)
+        yield from supervisor.stream(
+            request,
+            rows,
+            _limits(config),
+            verdict=Scored,
+            on_report=meter.add,
+            smaller=lambda request, rows: replace(request, rows=rows),
+        )
 
 
 def explain(config: ModelConfig, place: Place) -> list[str]:
@@ -93,6 +101,8 @@ def serve(request: _Request, channel: Channel) -> None:
         for _ in channel.pieces():
             channel.answer([scorer.explain()])
         return
+    if request.rows is not None:
+        scorer.limits.cap(request.rows)
     read = request.roots.read if request.roots else None
     pairs: Iterator[Any] = (zip(*piece, strict=True) for piece in channel.pieces())
     try:

@@ -109,19 +109,25 @@ class RowSupervisor:
         limits: Limits,
         verdict: Callable[[str, str], Any],
         on_report: Callable[[Any], None] = lambda _: None,
+        smaller: Callable[[Any, int], Any] = lambda request, rows: request,
     ) -> Generator[list[Any], None, None]:
         """Yield the answers for each batch of rows, in order: those of `serve(request, ...)`, and
         `verdict(CRASHED or TIMEOUT, reason)` for a row that ends the process.
 
-        Without rows no process is started. It is killed if the consumer stops early. Raises
-        ProcessError, what `serve` raises and what reading `batches` raises.
+        Rows that end it together and not alone were too many: the stream goes on with
+        `smaller(request, rows)`, for at most so many at once. Without rows no process is started.
+        It is killed if the consumer stops early. Raises ProcessError, what `serve` raises and what
+        reading `batches` raises.
         """
         queue = RowQueue(iter(batches))
         deaths = idle_deaths = 0
+        together = 0  # rows that ended the process, none of which has ended it alone so far
         try:
             while queue.has_more():
                 queue.begin()
                 ready = False
+                if queue.alone is None and together > 1:
+                    request, together = smaller(request, together // 2), 0
                 try:
                     for kind, answers, report in self._messages(request, queue, limits):
                         ready = True
@@ -139,7 +145,10 @@ class RowSupervisor:
                     if idle_deaths == MOST_IDLE_DEATHS or deaths == MOST_DEATHS:
                         times = idle_deaths if idle_deaths == MOST_IDLE_DEATHS else deaths
                         raise ProcessError(f"{died}, {times} times in a row", not ready) from None
-                    if queue.alone is not None and suspects:
+                    if queue.alone is None:
+                        together = max((len(task.rows) for task in died.tasks), default=0)
+                    elif suspects:
+                        together = 0
                         self._judge(queue, died, verdict)
                     queue.break_off(suspects)
                 yield from queue.finished()

@@ -72,6 +72,8 @@ class PairScorer(Protocol):
     """Turns pairs into answers: an MLM (`mlm_scorer.py`) or a dual encoder
     (`dual_encoder_scorer.py`)."""
 
+    limits: Limits
+
     def explain(self) -> list[str]:
         """How this model runs pairs, and why not faster, in lines for people."""
 
@@ -137,6 +139,11 @@ class Limits:
         rows of the same padded length as the first."""
         max_rows = max(1, min(self.rows, self.tokens // (lengths[0] + suffix)))
         return sum(length == lengths[0] for length in lengths[:max_rows])
+
+    def cap(self, rows: int) -> None:
+        """Never again run more than `rows` at once: more have ended the process."""
+        self.max_rows = min(self.max_rows, rows)
+        self.rows = min(self.rows, rows)
 
     def shrink(self, failed: int) -> None:
         """Call after an out-of-memory error with `failed` rows."""

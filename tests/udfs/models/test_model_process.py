@@ -134,6 +134,13 @@ def test_a_batch_that_does_not_fit_is_halved_in_the_child(folder: str, starts: A
     assert starts() == 1
 
 
+def test_batches_that_take_too_much_memory_become_smaller(folder: str, starts: Any) -> None:
+    pairs = [(IMAGE, f"{poison.SIGN}crowd")] * 60  # allocates unless there are less than nine rows
+    found = score(limited(folder), pairs)
+    assert {answer.status for answer in found} == {"ok"}
+    assert starts() == 2
+
+
 def test_a_model_that_cannot_be_loaded_is_named(
     folder: str, starts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

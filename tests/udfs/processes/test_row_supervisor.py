@@ -186,6 +186,24 @@ def test_where_no_row_ever_gets_an_answer_the_stream_ends(supervisor: RowSupervi
     assert supervisor.starts == MOST_DEATHS
 
 
+def test_rows_that_are_too_many_together_go_on_in_smaller_batches(
+    supervisor: RowSupervisor, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    def smaller(request: str, rows: int) -> str:
+        asked.append(rows)
+        return request
+
+    rows = fine(20)
+    rows[9] = f"die:1:{tmp_path / 'deaths'}"
+    assert answers(supervisor, rows, smaller=smaller) == [said(rows)]
+    assert asked == [TOGETHER // 2]
+    rows[9] = "exit"  # which is one row's fault
+    answers(supervisor, rows, smaller=smaller)
+    assert asked == [TOGETHER // 2]
+
+
 def test_errors_are_raised_here_and_the_process_is_kept(supervisor: RowSupervisor) -> None:
     with pytest.raises(ValueError, match="^a row's error$") as raised:
         answers(supervisor, ["a", "raise"])
