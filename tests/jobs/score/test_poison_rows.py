@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from poison import SIGN
@@ -9,11 +10,18 @@ from pyspark.sql import SparkSession
 from tiny_pairs import good_rows, score_rows, write
 
 from jobs.score.job import main as score
+from jobs.score.settings import ScoreConfig
 from udfs.core.metrics import METRICS
+from udfs.scoring.results import RETRIED
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+def test_what_another_try_may_score_can_be_retried() -> None:
+    (statuses,) = get_args(ScoreConfig.model_fields["retry"].annotation)
+    assert get_args(statuses) == RETRIED
 
 
+@pytest.mark.spark
+@pytest.mark.slow
 def test_poison_rows_are_set_aside_and_all_others_scored(
     spark: SparkSession, scoring_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
