@@ -14,7 +14,6 @@ Images must be binary, captions strings or binary: other types fail with a line 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +27,11 @@ from pyspark.sql.pandas import functions
 from udfs.core.arrow_values import BYTES, TEXT, check_values, python_values
 from udfs.core.metrics import METRIC_NAMES, METRICS
 from udfs.inputs.image_roots import ImageRoots
-from udfs.models import loaded_model
+from udfs.models import model_process
 from udfs.models.model_config import ModelConfig
-from udfs.scoring.batching import PairScorer
+from udfs.models.model_process import Place
 from udfs.scoring.results import Scored
-from udfs.scoring.stream import Meter, score_stream
+from udfs.scoring.stream import Meter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,13 +149,11 @@ def _udf(
     import pandas as pd
 
     def score(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[Any]:
-        meter = Meter()
         pairs = (
             (_values(images, f"{name}: image", BYTES), _values(captions, f"{name}: caption", TEXT))
             for images, captions in batches
         )
-        scorer = _scorer(config, meter)
-        for answers in score_stream(scorer, pairs, meter, memory=config.image_memory):
+        for answers in model_process.score(config, _place(), pairs, Meter()):
             yield to_pandas(answers)
 
     # pandas_udf reads the annotations, which are text here (PEP 563) and name a local import.
@@ -197,7 +194,6 @@ def score_batches(
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         meter = Meter()
-        scorer = _scorer(config, meter, device)
         waiting_keys: list[list[pa.Array]] = []  # of the batches that are being scored
 
         def pairs() -> Iterator[tuple[Any, Any]]:
@@ -205,8 +201,7 @@ def score_batches(
                 waiting_keys.append([batch.column(key) for key in keys])
                 yield _arrow_values(batch, image), _arrow_values(batch, "caption")
 
-        read = roots.read if roots else None
-        for answers in score_stream(scorer, pairs(), meter, read=read, memory=config.image_memory):
+        for answers in model_process.score(config, _place(device), pairs(), meter, roots):
             values = columns_of(answers)
             seconds = meter.take()
             for stage in STAGES:
@@ -236,7 +231,7 @@ def explain_model(
 
     def explain(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         if sum(batch.num_rows for batch in batches):
-            lines = _scorer(config, Meter(), device).explain()
+            lines = model_process.explain(config, _place(device))
             yield pa.RecordBatch.from_pydict({"line": lines})
 
     return explain, schema
@@ -268,23 +263,16 @@ def device_of(addresses: Sequence[str], visible: str | None) -> str:
     return f"cuda:{index}"
 
 
-def _scorer(config: ModelConfig, meter: Meter, device: str = "auto") -> PairScorer:
-    """This process's scorer, on the device and with the CPU threads of this task."""
+def _place(device: str = "auto") -> Place:
+    """The device and the CPU threads of this task."""
     context = TaskContext.get()
-    gpu = context.resources().get("gpu") if context else None
-    threads = context.cpus() if context else None
+    if context is None:
+        return Place(device_of([], None) if device == "auto" else device)
     if device == "auto":
-        addresses = gpu.addresses if gpu else []
-        device = device_of(addresses, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    elif device == "cuda":  # local mode: Spark knows no GPUs there, so assign them by partition
-        import torch
-
-        partition = context.partitionId() if context else 0
-        device = f"cuda:{partition % max(1, torch.cuda.device_count())}"
-    started = time.perf_counter()
-    scorer = loaded_model.scorer(config, device, threads)
-    meter.load += time.perf_counter() - started
-    return scorer
+        gpu = context.resources().get("gpu")
+        device = device_of(gpu.addresses if gpu else [], os.environ.get("CUDA_VISIBLE_DEVICES"))
+    # In local mode Spark knows no GPUs: "cuda" assigns them by partition.
+    return Place(device, context.cpus(), context.partitionId())
 
 
 def _array(values: list[Any], spark_type: T.DataType) -> pa.Array:

@@ -28,6 +28,7 @@ from pyspark.sql import SparkSession
 
 from udfs.core.cache_folder import cache_folder
 from udfs.core.file_locks import lock
+from udfs.processes.memory_size import machine_memory
 
 from . import java
 from .errors import UsageError
@@ -152,13 +153,7 @@ def _python_path() -> str:
 
 
 def _driver_memory() -> str:
-    megabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            megabytes = min(megabytes, int(Path(limit).read_text()) >> 20)
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return f"{max(1024, min(4096, megabytes // 2))}m"
+    return f"{max(1024, min(4096, machine_memory() // 2 >> 20))}m"
 
 
 def _delta_jars() -> list[Path]:

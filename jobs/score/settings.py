@@ -48,9 +48,18 @@ class ScoreConfig(ImagePathConfig):
         description="MiB of decoded images that wait for the model, in each task; a larger one "
         "waits alone",
     )
+    batch_timeout: float = Field(
+        default=1800, gt=0, description="seconds for a micro-batch; then its pairs are tried alone"
+    )
+    batch_memory: int = Field(
+        default=0,
+        ge=0,
+        description="MiB that the model's process may take besides the model (0: a quarter of the"
+        " machine's memory, at least 4 GiB)",
+    )
     slice_rows: int = Field(default=200_000, ge=1, description="maximum rows between two commits")
     partitions: int = Field(default=0, ge=0, description="tasks per slice (0: as many as pay off)")
-    retry: list[Literal["bad_image", "model_error"]] = Field(
+    retry: list[Literal["bad_image", "model_error", "crashed", "timeout"]] = Field(
         default_factory=list, description="score rows with this status again; may be repeated"
     )
     max_attempts: int | None = Field(
@@ -71,4 +80,6 @@ class ScoreConfig(ImagePathConfig):
             batch_rows=self.batch_rows,
             batch_tokens=self.batch_tokens,
             image_memory=self.image_memory << 20,
+            batch_timeout=self.batch_timeout,
+            batch_memory=self.batch_memory << 20,
         )

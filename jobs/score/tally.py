@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from udfs.scoring.results import BAD_IMAGE, MODEL_ERROR, STATUSES
+from udfs.scoring.results import RETRIED, STATUSES
 from udfs.spark import STAGES
 
 from ..core.job_runner import say
@@ -40,6 +40,6 @@ class Tally:
         if rate:
             stages = ", ".join(f"{stage} {self.seconds[stage]:.1f} s" for stage in STAGES)
             say(f"{rate:.2f} rows/s; task seconds: {stages}")
-        failed = [status for status in (BAD_IMAGE, MODEL_ERROR) if counts.get(status)]
+        failed = [status for status in RETRIED if counts.get(status)]
         if failed:
             say(f"the column `reason` says why; --retry {failed[0]} scores such rows again")

@@ -23,18 +23,20 @@ def scored_rows(frame: Any, roots: Any) -> float:
 
     from udfs.core.arrow_values import python_values
     from udfs.inputs import images
-    from udfs.scoring.batching import PairScorer, Prepared
+    from udfs.scoring.batching import Limits, PairScorer, Prepared
     from udfs.scoring.results import Scored
     from udfs.scoring.stream import Meter, score_stream
 
     class Free(PairScorer):
         """Decodes, and answers without a model."""
 
+        limits = Limits(1, 1)
+
         def prepare(self, image: Any, caption: Any) -> Prepared:
             images.decode(image)
             return Prepared(None, Scored("ok", None))
 
-        def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
+        def score_prepared(self, prepared: Sequence[Prepared], record: Any = None) -> list[Scored]:
             return [pair.answer for pair in prepared]
 
         def explain(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from udfs.scoring.stream import IMAGE_MEMORY
@@ -25,7 +25,9 @@ class ModelConfig:
     (`udfs.scoring.dual_encoder_scorer`) gives `clip_score`, any other model the four metrics.
     `dtype` "auto" is float32 on a CPU and bfloat16 (else float16) on a GPU. `how` (for MLMs only),
     `batch_rows`, `batch_tokens` (see `Scorer`) and `image_memory`, the bytes of pictures that wait
-    for the model, do not change scores.
+    for the model, do not change scores. Nor do `batch_timeout` and `batch_memory`, beyond which the
+    model's process is killed: seconds that a batch or the decoding of an image may take, and bytes
+    that the process may take besides the model (0: a quarter of the machine's, at least 4 GiB).
     """
 
     model: str = starter.STARTER
@@ -36,3 +38,6 @@ class ModelConfig:
     batch_rows: int = 16
     batch_tokens: int = 8192
     image_memory: int = IMAGE_MEMORY
+    # Of the process, not of the model: with others, it need not be loaded again.
+    batch_timeout: float = field(default=1800, compare=False)
+    batch_memory: int = field(default=0, compare=False)

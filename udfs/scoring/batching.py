@@ -17,6 +17,7 @@ import numpy as np
 
 from udfs.core.visible_text import visible
 from udfs.inputs import captions, images
+from udfs.processes.activity import Record, unrecorded
 from udfs.scoring.results import (
     BAD_IMAGE,
     CAPTION_TRUNCATED,
@@ -29,6 +30,10 @@ from udfs.scoring.results import (
 
 log = logging.getLogger(__name__)
 
+DECODING, MODEL = range(2)
+WORK = ("decoding the image", "the model")
+"""What is recorded of a row: these stages, and the words for them."""
+
 # Rows are padded to a multiple of this, and only rows of the same padded length share a batch. So
 # the tensor shapes for a row depend on the row alone, and its score does too, to the last bit:
 # padding to the longest row of the batch moved scores by up to 1.4e-4 points (float32, starter).
@@ -39,12 +44,14 @@ BUCKET = 16
 class Prepared:
     """A pair that is ready for the model, or its final answer (then `row` is None).
 
-    The scorer decides what a row is; `length` is its number of tokens before padding.
+    The scorer decides what a row is; `length` is its number of tokens before padding, and `number`
+    its place in the stream.
     """
 
     row: Any | None
     answer: Scored
     length: int = 0
+    number: int = 0
 
     @property
     def bytes(self) -> int:
@@ -65,14 +72,19 @@ class PairScorer(Protocol):
     """Turns pairs into answers: an MLM (`mlm_scorer.py`) or a dual encoder
     (`dual_encoder_scorer.py`)."""
 
+    limits: Limits
+
     def explain(self) -> list[str]:
         """How this model runs pairs, and why not faster, in lines for people."""
 
     def prepare(self, image: Any, caption: Any) -> Prepared:
         """Decode, clean and encode one pair. Thread-safe."""
 
-    def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
-        """Score prepared pairs; the answers are in the same order."""
+    def score_prepared(
+        self, prepared: Sequence[Prepared], record: Record = unrecorded
+    ) -> list[Scored]:
+        """Score prepared pairs; the answers are in the same order. `record` is told which are in
+        the model."""
 
     def score(self, images: Sequence[bytes | None], texts: Sequence[str | None]) -> list[Scored]:
         """Score pairs; the answers are in the same order. Never raises because of a pair."""
@@ -128,6 +140,11 @@ class Limits:
         max_rows = max(1, min(self.rows, self.tokens // (lengths[0] + suffix)))
         return sum(length == lengths[0] for length in lengths[:max_rows])
 
+    def cap(self, rows: int) -> None:
+        """Never again run more than `rows` at once: more have ended the process."""
+        self.max_rows = min(self.max_rows, rows)
+        self.rows = min(self.rows, rows)
+
     def shrink(self, failed: int) -> None:
         """Call after an out-of-memory error with `failed` rows."""
         self.rows = max(1, min(self.rows, failed) // 2)
@@ -146,11 +163,16 @@ Run = Callable[[list[Any]], Iterable[Outcome]]
 
 
 def score_prepared(
-    prepared: Sequence[Prepared], limits: Limits, run: Run, suffix: int = 0
+    prepared: Sequence[Prepared],
+    limits: Limits,
+    run: Run,
+    suffix: int = 0,
+    record: Record = unrecorded,
 ) -> list[Scored]:
     """Run prepared pairs in length-sorted micro-batches; the answers are in the original order.
 
-    `suffix` is the number of tokens that are appended to each row.
+    `suffix` is the number of tokens that are appended to each row. `record` is told the rows of
+    each micro-batch.
     """
     answers = [pair.answer for pair in prepared]
     waiting = sorted(
@@ -160,20 +182,27 @@ def score_prepared(
     while waiting:
         count = limits.fit([padded(prepared[i].length) for i in waiting], suffix)
         batch, waiting = waiting[:count], waiting[count:]
-        outcomes = _run_rows([prepared[i].row for i in batch], limits, run)
+        outcomes = _run_rows([prepared[i] for i in batch], limits, run, record)
         for i, outcome in zip(batch, outcomes, strict=True):
             answers[i] = answers[i].with_outcome(outcome)
     return answers
 
 
-def _run_rows(rows: list[Any], limits: Limits, run: Run) -> list[Outcome | str]:
+def _run_rows(
+    rows: list[Prepared], limits: Limits, run: Run, record: Record
+) -> list[Outcome | str]:
     """The outcome for each row, or the reason why there is none."""
-    try:
-        outcomes = run(rows)
-    except Exception as error:
+    outcomes: Iterable[Outcome] = ()
+    error: Exception | None = None
+    with record(MODEL, [row.number for row in rows]):
+        try:
+            outcomes = run([row.row for row in rows])
+        except Exception as raised:
+            if not is_out_of_memory(raised) and is_fatal(raised):
+                raise  # the device is lost: another process has to go on
+            error = raised
+    if error is not None:
         out_of_memory = is_out_of_memory(error)
-        if not out_of_memory and is_fatal(error):
-            raise  # the device is lost: let Spark restart this task in another process
         if out_of_memory:
             free_memory()
             limits.shrink(len(rows))
@@ -181,7 +210,11 @@ def _run_rows(rows: list[Any], limits: Limits, run: Run) -> list[Outcome | str]:
             return ["out of memory for a single pair" if out_of_memory else one_line(error)]
         log.warning("batch of %d failed, halving it: %s", len(rows), one_line(error))
         half = len(rows) // 2
-        return _run_rows(rows[:half], limits, run) + _run_rows(rows[half:], limits, run)
+        return [
+            outcome
+            for part in (rows[:half], rows[half:])
+            for outcome in _run_rows(part, limits, run, record)
+        ]
     limits.grow()
     return [o if np.isfinite(o).all() else "the model's output is not finite" for o in outcomes]
 

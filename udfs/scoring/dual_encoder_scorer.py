@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from udfs.inputs.captions import Encoder
+from udfs.processes.activity import Record, unrecorded
 from udfs.scoring import batching
 from udfs.scoring.batching import Encoded, Limits, PairScorer, Prepared
 from udfs.scoring.results import Scored
@@ -114,9 +115,11 @@ class DualEncoder(PairScorer):
         """Decode, clean and encode one pair. Thread-safe."""
         return batching.prepare(image, caption, "as_is", self._encode)
 
-    def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
+    def score_prepared(
+        self, prepared: Sequence[Prepared], record: Record = unrecorded
+    ) -> list[Scored]:
         """Score prepared pairs in length-sorted micro-batches; answers in the original order."""
-        return batching.score_prepared(prepared, self.limits, self.cosines)
+        return batching.score_prepared(prepared, self.limits, self.cosines, record=record)
 
     def cosines(self, pairs: list[Pair]) -> list[float]:
         """The cosine of each pair's two embeddings, for one batch; raises what the model raises."""

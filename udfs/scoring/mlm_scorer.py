@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from udfs.inputs import captions
+from udfs.processes.activity import Record, unrecorded
 from udfs.scoring import batching, chat_template, readout
 from udfs.scoring.batching import Limits, Prepared, padded
 from udfs.scoring.packing import Batch, Row, build_suffix, collate, encode_head
@@ -82,10 +83,12 @@ class Scorer(batching.PairScorer):
         """Decode, clean and encode one pair. Thread-safe."""
         return batching.prepare(image, caption, self.prompt.image_fit, self._encode)
 
-    def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
+    def score_prepared(
+        self, prepared: Sequence[Prepared], record: Record = unrecorded
+    ) -> list[Scored]:
         """Score prepared pairs in length-sorted micro-batches; answers in the original order."""
         suffix = len(self.suffix.ids)
-        return batching.score_prepared(prepared, self.limits, self.distributions, suffix)
+        return batching.score_prepared(prepared, self.limits, self.distributions, suffix, record)
 
     def distributions(self, rows: list[Row], how: str | None = None) -> Distributions:
         """Distributions (B, 4, 101) of prepared rows in one batch; raises what the model raises."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from udfs.processes import row_supervisor
 from udfs.scoring import readout
 from udfs.scoring.readout import Distributions
 
@@ -14,12 +15,16 @@ EMPTY_CAPTION = "empty_caption"
 MODEL_ERROR = "model_error"
 DUPLICATE_UID = "duplicate_uid"  # another row with the same uid is scored instead
 NULL_UID = "null_uid"
+CRASHED = row_supervisor.CRASHED  # it ended the process that scored it
+TIMEOUT = row_supervisor.TIMEOUT
 
 Outcome = Distributions | float
 """A model's output for a pair: an MLM's four distributions, or a dual encoder's cosine."""
 
 SCORED = (OK, CAPTION_TRUNCATED)
-STATUSES = (*SCORED, BAD_IMAGE, EMPTY_CAPTION, MODEL_ERROR, DUPLICATE_UID, NULL_UID)
+RETRIED = (BAD_IMAGE, MODEL_ERROR, CRASHED, TIMEOUT)
+"""What another try may score."""
+STATUSES = (*SCORED, *RETRIED, EMPTY_CAPTION, DUPLICATE_UID, NULL_UID)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from udfs.inputs.images import ImageError
-from udfs.scoring.batching import PairScorer, Prepared
+from udfs.processes.activity import Record, unrecorded
+from udfs.scoring.batching import DECODING, PairScorer, Prepared
 from udfs.scoring.results import BAD_IMAGE, Scored
 
 CHUNK_ROWS = 64  # sorted by length together; more would pad less but take more memory
@@ -42,6 +43,11 @@ class Meter:
         seconds = {"load": self.load, "decode": self.decode, "wait": self.wait, "model": self.model}
         self.load = self.decode = self.wait = self.model = 0.0
         return seconds
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add what another meter's `take` returned."""
+        for stage, value in seconds.items():
+            setattr(self, stage, getattr(self, stage) + value)
 
 
 class _Room:
@@ -74,11 +80,13 @@ class _Room:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A row that is being prepared; without a future, the end of a batch without rows."""
+    """A row that is being prepared; without a future, the end of a batch without rows. `raw` is the
+    size in bytes of what it is prepared from."""
 
     number: int
     future: Future[tuple[Prepared, float]] | None
     ends_batch: bool
+    raw: int = 0
 
 
 def score_stream(
@@ -89,31 +97,37 @@ def score_stream(
     read: Callable[[Any], Any] | None = None,
     chunk_rows: int = CHUNK_ROWS,
     memory: int = IMAGE_MEMORY,
+    record: Record = unrecorded,
 ) -> Iterator[list[Scored]]:
     """Yield the answers for each batch: one for each pair, in the same order.
 
     If the image column holds paths, `read` turns each into bytes. It runs in the decoding threads,
     and an ImageError that it raises becomes the row's answer. Rows that wait for the model take
-    about `memory` bytes, and at least one row is ready.
+    about `memory` bytes, and so do the images that they are made from; at least one row is ready.
+    `record` is told the numbers, counted from 0, of the rows that are decoded or in the model.
     """
     room = _Room(memory)
 
     def prepare(number: int, image: Any, caption: Any) -> tuple[Prepared, float]:
         room.wait(number)
         started = time.perf_counter()
-        try:
-            prepared = scorer.prepare(read(image) if read else image, caption)
-        except ImageError as error:
-            prepared = Prepared(None, Scored(BAD_IMAGE, str(error)))
+        with record(DECODING, (number,)):
+            try:
+                prepared = scorer.prepare(read(image) if read else image, caption)
+            except ImageError as error:
+                prepared = Prepared(None, Scored(BAD_IMAGE, str(error)))
+        prepared = replace(prepared, number=number)
         room.take(prepared.bytes)
         return prepared, time.perf_counter() - started
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         waiting: deque[_Waiting] = deque()
         answers: list[Scored] = []
+        raw = 0  # bytes of the images in `waiting`
 
         def finish_first() -> bool:
             """Score the rows that have waited longest; return whether they end a batch."""
+            nonlocal raw
             started = time.perf_counter()
             prepared: list[Prepared] = []
             ends_batch = False
@@ -121,6 +135,7 @@ def score_stream(
             while waiting and len(prepared) < chunk_rows and size < memory and not ends_batch:
                 row = waiting.popleft()
                 ends_batch = row.ends_batch
+                raw -= row.raw
                 if row.future is not None:
                     room.want(row.number)
                     pair, seconds = row.future.result()
@@ -128,7 +143,7 @@ def score_stream(
                     size += pair.bytes
                     meter.decode += seconds
             decoded = time.perf_counter()
-            answers.extend(scorer.score_prepared(prepared))
+            answers.extend(scorer.score_prepared(prepared, record))
             room.take(-size)
             meter.wait += decoded - started
             meter.model += time.perf_counter() - decoded
@@ -142,9 +157,12 @@ def score_stream(
                     waiting.append(_Waiting(number, None, True))
                 for i in range(count):
                     future = pool.submit(prepare, number, images[i], captions[i])
-                    waiting.append(_Waiting(number, future, i == count - 1))
+                    size = len(images[i]) if isinstance(images[i], bytes) else 0
+                    waiting.append(_Waiting(number, future, i == count - 1, size))
+                    raw += size
                     number += 1
-                    if len(waiting) > CHUNKS_AHEAD * chunk_rows and finish_first():
+                    full = len(waiting) > CHUNKS_AHEAD * chunk_rows or raw > memory
+                    if full and finish_first():
                         yield answers
                         answers = []
             while waiting:

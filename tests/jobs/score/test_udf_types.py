@@ -61,8 +61,7 @@ def test_types_are_named_as_spark_names_them() -> None:
     assert {name: type_name(value) for name, value in names.items()} == {n: n for n in names}
 
 
-def test_batches_are_checked_before_anything_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(udfs_spark, "_scorer", lambda *_: None)
+def test_batches_are_checked_before_anything_is_scored() -> None:
     score, _ = udfs_spark.score_batches(ModelConfig(), ["uid"], "image")
     for image, caption, message in (
         (pa.array([b"x"]), pa.array([["a"]]), "caption is .*; it needs a string or binary"),

@@ -14,8 +14,9 @@ from pictures import encoded, picture
 from udfs.inputs.image_roots import ImageRoots
 from udfs.models import mlm
 from udfs.models.model_config import ModelConfig
+from udfs.processes.activity import Record, unrecorded
 from udfs.scoring import stream
-from udfs.scoring.batching import PairScorer, Prepared
+from udfs.scoring.batching import Limits, PairScorer, Prepared
 from udfs.scoring.dual_encoder_scorer import Pair
 from udfs.scoring.mlm_scorer import Scorer
 from udfs.scoring.results import Scored
@@ -73,6 +74,8 @@ def test_input_is_read_ahead_but_not_without_bound(scorer: Scorer) -> None:
 class _Pictures(PairScorer):
     """Rows of a megabyte each; counts how many are ready and not yet scored."""
 
+    limits = Limits(1, 1)
+
     def __init__(self) -> None:
         self.ready = self.most = 0
         self._lock = threading.Lock()
@@ -85,7 +88,9 @@ class _Pictures(PairScorer):
             Pair(torch.zeros(0), {"pixel_values": torch.zeros(1 << 18)}), Scored("ok", caption)
         )
 
-    def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
+    def score_prepared(
+        self, prepared: Sequence[Prepared], record: Record = unrecorded
+    ) -> list[Scored]:
         time.sleep(0.002 * len(prepared))  # slower than preparing
         with self._lock:
             self.ready -= len(prepared)
@@ -103,6 +108,22 @@ def test_pictures_that_wait_are_bounded_in_bytes(megabytes: int, most: int) -> N
     found = score_stream(scorer, batches, Meter(), memory=max(1, megabytes << 20))
     assert [answer.reason for answers in found for answer in answers] == captions
     assert scorer.most <= most  # the two threads may each be over by one
+
+
+def test_files_that_wait_are_bounded_in_bytes() -> None:
+    read = 0
+
+    def endless() -> Iterator[tuple[list[Any], list[Any]]]:
+        nonlocal read
+        while True:
+            read += 1
+            yield [bytes(1 << 20)], ["a"]
+
+    found = score_stream(_Pictures(), endless(), Meter(), memory=8 << 20)
+    for _ in range(20):
+        next(found)
+    assert 20 < read < 20 + 12
+    found.close()  # type: ignore[attr-defined]
 
 
 def test_the_meter_counts_every_stage(scorer: Scorer) -> None:
