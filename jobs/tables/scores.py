@@ -40,12 +40,13 @@ LATER_COLUMNS = ("clip_score",)
 def create(spark: SparkSession, ref: str) -> None:
     """Create an empty scores table if there is none; add missing columns to an older one."""
     delta.create(spark, ref, SCORES_TABLE, skipping=("uid", "scorer", "status", "run_id"))
-    existing = delta.read(spark, ref).columns
-    for field in SCORES_TABLE:
-        if field.name in LATER_COLUMNS and field.name not in existing:
-            sql_type, comment = field.dataType.simpleString(), field.metadata["comment"]
-            column = f"{field.name} {sql_type} COMMENT '{comment}'"
-            spark.sql(f"ALTER TABLE {delta.sql_name(ref)} ADD COLUMN ({column})").collect()
+    if added := later_columns(delta.read(spark, ref).columns):
+        spark.sql(delta.add_columns(ref, added)).collect()
+
+
+def later_columns(columns: Sequence[str]) -> list[T.StructField]:
+    """The columns that a table from an earlier version, with these columns, lacks."""
+    return [f for f in SCORES_TABLE if f.name in LATER_COLUMNS and f.name not in columns]
 
 
 def missing(columns: Sequence[str]) -> list[str]:

@@ -1,0 +1,229 @@
+"""The maintain job: old tables brought up to date, constraints, compaction, unused files, writers
+at work."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from jobs.core.errors import UsageError
+from jobs.maintain import conflicts, table_changes
+from jobs.maintain import job as maintain
+from jobs.maintain.job import MaintainConfig
+from jobs.tables import delta, runs, scores
+
+pytestmark = pytest.mark.spark
+
+OLD_SCHEMA = T.StructType(
+    [
+        T.StructField(field.name, field.dataType)
+        for field in scores.SCORES_TABLE
+        if field.name not in scores.LATER_COLUMNS
+    ]
+)
+"""The table of an earlier version, without comments."""
+
+
+def some_rows(spark: SparkSession, count: int, **columns: Any) -> DataFrame:
+    values = {"status": "ok", "itm": 50.0, "copy": 0} | columns
+    frame = spark.range(count, numPartitions=1).withColumn("uid", F.expr("uuid()"))
+    return frame.select("uid", *(F.lit(value).alias(name) for name, value in values.items()))
+
+
+def append(spark: SparkSession, path: str, rows: DataFrame, run: str = "r") -> None:
+    full = scores.with_all_columns(rows, "s1", run)
+    columns = delta.read(spark, path).columns
+    full.select(*columns).write.format("delta").mode("append").save(path)
+
+
+@pytest.fixture
+def old(spark: SparkSession, tmp_path: Path) -> str:
+    """An old scores table of three files, and a runs table of two."""
+    path = str(tmp_path / "scores")
+    spark.createDataFrame([], OLD_SCHEMA).write.format("delta").save(path)
+    for _ in range(3):
+        append(spark, path, some_rows(spark, 10))
+    run = spark.createDataFrame([("r",)], "run_id string")
+    for _ in range(2):
+        run.coalesce(1).write.format("delta").mode("append").save(runs.ref_beside(path))
+    return path
+
+
+def versions(spark: SparkSession, path: str) -> tuple[int, int]:
+    return delta.version(spark, path), delta.version(spark, runs.ref_beside(path))
+
+
+def run(spark: SparkSession, path: str, **options: Any) -> dict[str, Any]:
+    return maintain.run(spark, MaintainConfig(scores=path, **options))
+
+
+def test_an_old_table_is_brought_up_to_date_once(
+    spark: SparkSession, old: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = versions(spark, old)
+    assert maintain.main(["--scores", old, "--dry-run"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["added"][0] == "column clip_score"
+    assert "would add constraint itm_range" in err
+    assert versions(spark, old) == before
+
+    assert maintain.main(["--scores", old]) == 0
+    out, err = capsys.readouterr()
+    (line,) = out.splitlines()
+    first = json.loads(line)
+    assert (first["files_before"], first["files_after"], first["files_removed"]) == (3, 1, 0)
+    assert first["bytes_before"] > first["bytes_after"] > 0
+    assert (first["runs"]["files_before"], first["runs"]["files_after"]) == (2, 1)
+    assert "3 files (0.0 MB) before, 1 files (0.0 MB) now" in err
+    table = delta.read(spark, old)
+    assert {field.name: field.metadata.get("comment") for field in table.schema} == {
+        field.name: field.metadata["comment"] for field in scores.SCORES_TABLE
+    }
+    assert set(table_changes.details(spark, old)["properties"]) >= {
+        f"delta.constraints.{name}_range" for name in ("itm", "odf", "ctq", "su", "clip_score")
+    }
+    assert table.count() == 30
+
+    after = versions(spark, old)
+    assert run(spark, old)["added"] == []
+    assert versions(spark, old) == after
+    # A constraint needs a newer writer; readers are not affected.
+    reader = DeltaTable(old)
+    assert reader.protocol().min_reader_version == 1
+    assert reader.to_pyarrow_table().num_rows == 30
+
+
+def test_scores_out_of_range_are_named_before_anything_is_changed(
+    spark: SparkSession, old: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for column, value in (("itm", float("nan")), ("itm", -0.5), ("su", 100.5), ("odf", None)):
+        append(spark, old, some_rows(spark, 1, **{column: value}).withColumn("uid", F.lit("bad")))
+    before = versions(spark, old)
+    assert maintain.main(["--scores", old]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "3 rows" in line
+    assert "itm 2 (not 0..100), su 1 (not 0..100); the first is of uid bad" in line
+    assert versions(spark, old) == before
+
+    spark.sql(f"DELETE FROM {delta.sql_name(old)} WHERE uid = 'bad'").collect()
+    run(spark, old)
+    for column, value in (("itm", float("nan")), ("su", 100.5), ("clip_score", -1.5)):
+        with pytest.raises(Exception, match=f"{column}_range"):
+            append(spark, old, some_rows(spark, 1, **{column: value}))
+    for column, value in (("odf", None), ("su", 100.0), ("ctq", 0.0), ("clip_score", -1.0)):
+        append(spark, old, some_rows(spark, 1, **{column: value}))
+    assert delta.read(spark, old).count() == 34
+
+
+def make_old(path: Path, hours: float) -> None:
+    then = time.time() - 3600 * hours
+    os.utime(path, (then, then))
+
+
+def test_unused_files_go_after_the_hours_given(
+    spark: SparkSession, old: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed = {hours: Path(old, f"part-killed-{hours}.parquet") for hours in (1, 30, 200)}
+    for hours, path in killed.items():
+        path.write_bytes(b"rows")
+        make_old(path, hours)
+
+    def left() -> list[int]:
+        return [hours for hours, path in killed.items() if path.exists()]
+
+    assert run(spark, old, retain_hours=300)["files_removed"] == 0
+    assert run(spark, old, dry_run=True)["files_to_remove"] == 1
+    assert left() == [1, 30, 200]
+    capsys.readouterr()
+    assert run(spark, old)["files_removed"] == 1
+    assert left() == [1, 30]
+    assert "no run may be writing" not in capsys.readouterr().err
+    assert run(spark, old, retain_hours=24)["files_removed"] == 1
+    assert left() == [1]
+    assert capsys.readouterr().err.count("no run may be writing") == 1
+    # With 0 also what compaction has replaced, and the empty file that the table began with.
+    result = run(spark, old, retain_hours=0)
+    assert result["files_removed"] == 5
+    assert result["runs"]["files_removed"] == 2
+    assert len([path for path in Path(old).iterdir() if path.suffix == ".parquet"]) == 1
+    assert delta.read(spark, old).count() == 30
+    assert spark.conf.get("spark.databricks.delta.retentionDurationCheck.enabled", None) is None
+
+
+def test_a_writer_at_work_loses_nothing(
+    spark: SparkSession, old: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conflicts, "WAITS", (0.5,) * 10)
+    written: list[int] = []
+    refused: list[Exception] = []
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            rows = some_rows(spark, 5, attempts=number)
+            try:
+                append(spark, old, rows)
+            except Exception as error:
+                refused.append(error)
+            else:
+                written.append(number)
+            number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(2):
+            run(spark, old)
+    finally:
+        stop.set()
+        writer.join()
+    found = delta.read(spark, old).where("attempts IS NOT NULL").groupBy("attempts").count()
+    assert sorted(tuple(row) for row in found.collect()) == [(number, 5) for number in written]
+    assert len(written) > 3
+    # What a writer is refused, it is told; and such errors are those that maintain tries again.
+    assert [error for error in refused if not conflicts.is_conflict(error)] == []
+
+
+def test_conflicts_are_tried_again_and_then_told(
+    old: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(conflicts, "WAITS", (0.0, 0.0))
+    tries: list[int] = []
+    conflict = "io.delta.exceptions.X: [DELTA_CONCURRENT_APPEND] a concurrent WRITE added data"
+
+    def work(failures: int, message: str) -> int:
+        tries.append(failures)
+        if len(tries) <= failures:
+            raise RuntimeError(message)
+        return len(tries)
+
+    assert conflicts.retried(lambda: work(2, conflict)) == 3
+    tries.clear()
+    with pytest.raises(RuntimeError, match="other"):
+        conflicts.retried(lambda: work(1, "some other error"))
+    tries.clear()
+    capsys.readouterr()
+    monkeypatch.setattr(maintain, "pending", lambda *_: work(9, conflict))
+    assert maintain.main(["--scores", old]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(tries) == 3
+    assert [line for line in told if "DELTA_CONCURRENT_APPEND" in line] == [told[-2]]
+
+
+def test_what_is_no_scores_table_is_refused(spark: SparkSession, old: str) -> None:
+    for options, message in (
+        ({"scores": runs.ref_beside(old)}, "is not a scores table: it lacks uid"),
+        ({"scores": f"{old}_none"}, "there is no Delta table"),
+        ({"scores": old, "limit": 3}, "takes no --limit"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            maintain.run(spark, MaintainConfig(**options))
