@@ -10,6 +10,7 @@ of its rows, and what killed runs left. Run again, it changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -55,8 +56,7 @@ def run(spark: SparkSession, config: MaintainConfig) -> dict[str, Any]:
             f"note: with --retain-hours {config.retain_hours} no run may be writing to the table:"
             " files that it has not committed yet may be deleted"
         )
-    added: list[str] = []
-    retried(lambda: _add_what_is_missing(spark, config, added))
+    added = _add_what_is_missing(spark, config)
     summary = {"scores": config.scores, "added": added, **_tidy(spark, config.scores, config)}
     runs_table = runs.ref_beside(config.scores)
     if delta.exists(spark, runs_table):
@@ -64,12 +64,17 @@ def run(spark: SparkSession, config: MaintainConfig) -> dict[str, Any]:
     return summary | ({"dry_run": True} if config.dry_run else {})
 
 
-def _add_what_is_missing(spark: SparkSession, config: MaintainConfig, added: list[str]) -> None:
-    for change in pending(spark, config.scores):
+def _add_what_is_missing(spark: SparkSession, config: MaintainConfig) -> list[str]:
+    changes = pending(spark, config.scores)
+    for change in changes:
         if not config.dry_run:
-            spark.sql(change.sql).collect()
-        added.append(change.adds)
+            retried(partial(_execute, spark, change.sql))
         say(f"{config.scores}: {'would add' if config.dry_run else 'added'} {change.adds}")
+    return [change.adds for change in changes]
+
+
+def _execute(spark: SparkSession, sql: str) -> None:
+    spark.sql(sql).collect()
 
 
 def _tidy(spark: SparkSession, ref: str, config: MaintainConfig) -> dict[str, Any]:
@@ -86,7 +91,7 @@ def _tidy(spark: SparkSession, ref: str, config: MaintainConfig) -> dict[str, An
             "bytes_before": before["sizeInBytes"],
             "files_to_remove": unused,
         }
-    retried(lambda: spark.sql(f"OPTIMIZE {delta.sql_name(ref)}").collect())
+    retried(lambda: _execute(spark, f"OPTIMIZE {delta.sql_name(ref)}"))
     removed = retried(lambda: _vacuum(spark, ref, config.retain_hours))
     after = details(spark, ref)
     say(f"{ref}: {_size(before)} before, {_size(after)} now; {removed:,} unused files removed")
@@ -104,7 +109,7 @@ def _vacuum(spark: SparkSession, ref: str, hours: int) -> int:
     files = _unused_files(spark, ref, hours)
     if files:  # otherwise VACUUM would still add two versions to the table's history
         with _retention(spark, hours):
-            spark.sql(f"VACUUM {delta.sql_name(ref)} RETAIN {hours} HOURS").collect()
+            _execute(spark, f"VACUUM {delta.sql_name(ref)} RETAIN {hours} HOURS")
     return files
 
 

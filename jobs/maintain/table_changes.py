@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import Column, Row, SparkSession
 from pyspark.sql import functions as F
 
 from udfs.core.metrics import METRICS
@@ -15,6 +15,14 @@ from ..tables import delta, scores
 
 RANGES = {metric: (0, 100) for metric in METRICS} | {"clip_score": (-1, 1)}
 """Column -> its least and greatest value; null is allowed too, NaN is not."""
+
+CONSTRAINT = "score_ranges"
+"""One for all columns: each more would scan the table, and might conflict with a writer."""
+
+_CONDITIONS = {  # NaN is greater than any number
+    name: f"({name} IS NULL OR {name} BETWEEN {least} AND {greatest})"
+    for name, (least, greatest) in RANGES.items()
+}
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,10 @@ def pending(spark: SparkSession, ref: str) -> list[Change]:
         )
         sql = f"ALTER TABLE {table} ALTER COLUMN {comments}"
         changes.append(Change(f"comments of {len(uncommented)} columns", sql))
-    for name, condition in _missing_constraints(detail).items():
-        sql = f"ALTER TABLE {table} ADD CONSTRAINT {_constraint(name)} CHECK ({condition})"
-        changes.append(Change(f"constraint {_constraint(name)}", sql))
+    if not _is_constrained(detail):
+        condition = " AND ".join(_CONDITIONS.values())
+        sql = f"ALTER TABLE {table} ADD CONSTRAINT {CONSTRAINT} CHECK ({condition})"
+        changes.append(Change(f"constraint {CONSTRAINT}", sql))
     if not detail["clusteringColumns"] and not detail["partitionColumns"]:
         # Liquid clustering needs features of writers only: delta-rs and pyarrow read the table as
         # before. ZORDER BY would need none, but rewrites the whole table each time; this only what
@@ -56,26 +65,25 @@ def pending(spark: SparkSession, ref: str) -> list[Change]:
 
 
 def check_ranges(spark: SparkSession, ref: str) -> None:
-    """Raises UsageError if rows break a constraint that the table does not have yet."""
-    frame = delta.read(spark, ref)
-    conditions = {
-        name: f"NOT ({condition})"
-        for name, condition in _missing_constraints(details(spark, ref)).items()
-        if name in frame.columns
-    }
-    if not conditions:
+    """Raises UsageError if rows break the constraint and the table does not have it yet."""
+    if _is_constrained(details(spark, ref)):
         return
+    frame = delta.read(spark, ref)
+    broken = {
+        name: ~F.expr(condition) for name, condition in _CONDITIONS.items() if name in frame.columns
+    }
+    any_broken = reduce(Column.__or__, broken.values())
     found = frame.agg(
-        *(F.count_if(F.expr(broken)).alias(name) for name, broken in conditions.items()),
-        F.count_if(F.expr(" OR ".join(conditions.values()))).alias("rows"),
-        F.min(F.when(F.expr(" OR ".join(conditions.values())), F.col("uid"))).alias("uid"),
+        *(F.count_if(column).alias(name) for name, column in broken.items()),
+        F.count_if(any_broken).alias("rows"),
+        F.min(F.when(any_broken, F.col("uid"))).alias("uid"),
     ).first()
     assert found is not None
     if not found["rows"]:
         return
     counts = ", ".join(
         f"{name} {found[name]:,} (not {RANGES[name][0]}..{RANGES[name][1]})"
-        for name in conditions
+        for name in broken
         if found[name]
     )
     raise UsageError(
@@ -91,14 +99,5 @@ def details(spark: SparkSession, ref: str) -> Row:
     return row
 
 
-def _constraint(column: str) -> str:
-    return f"{column}_range"
-
-
-def _missing_constraints(detail: Row) -> Mapping[str, str]:
-    """Column -> condition, for the constraints that a table does not have."""
-    return {
-        name: f"{name} IS NULL OR {name} BETWEEN {least} AND {greatest}"  # NaN is above any number
-        for name, (least, greatest) in RANGES.items()
-        if f"delta.constraints.{_constraint(name)}" not in detail["properties"]
-    }
+def _is_constrained(detail: Row) -> bool:
+    return f"delta.constraints.{CONSTRAINT}" in detail["properties"]

@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_pairs
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.core.errors import UsageError
+from jobs.filter import job as filter_job
 from jobs.maintain import conflicts, table_changes
 from jobs.maintain import job as maintain
 from jobs.maintain.job import MaintainConfig
+from jobs.query import job as query
+from jobs.report import job as report
 from jobs.tables import delta, runs, scores
 
 pytestmark = pytest.mark.spark
@@ -46,19 +50,21 @@ def append(spark: SparkSession, path: str, rows: DataFrame, run: str = "r") -> N
 
 @pytest.fixture
 def old(spark: SparkSession, tmp_path: Path) -> str:
-    """An old scores table of three files, and a runs table of two."""
+    """An old scores table of three files."""
     path = str(tmp_path / "scores")
     spark.createDataFrame([], OLD_SCHEMA).write.format("delta").save(path)
     for _ in range(3):
         append(spark, path, some_rows(spark, 10))
-    run = spark.createDataFrame([("r",)], "run_id string")
-    for _ in range(2):
-        run.coalesce(1).write.format("delta").mode("append").save(runs.ref_beside(path))
     return path
 
 
-def versions(spark: SparkSession, path: str) -> tuple[int, int]:
-    return delta.version(spark, path), delta.version(spark, runs.ref_beside(path))
+def runs_table(spark: SparkSession, path: str) -> str:
+    """A runs table of two files beside the scores table."""
+    ref = runs.ref_beside(path)
+    run = spark.createDataFrame([("r",)], "run_id string").coalesce(1)
+    for _ in range(2):
+        run.write.format("delta").mode("append").save(ref)
+    return ref
 
 
 def run(spark: SparkSession, path: str, **options: Any) -> dict[str, Any]:
@@ -68,17 +74,18 @@ def run(spark: SparkSession, path: str, **options: Any) -> dict[str, Any]:
 def test_an_old_table_is_brought_up_to_date_once(
     spark: SparkSession, old: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = versions(spark, old)
-    assert maintain.main(["--scores", old, "--dry-run"]) == 0
-    out, err = capsys.readouterr()
-    assert json.loads(out)["added"][0] == "column clip_score"
-    assert "would add constraint itm_range" in err
-    assert versions(spark, old) == before
+    beside = runs_table(spark, old)
+
+    def versions() -> tuple[int, int]:
+        return delta.version(spark, old), delta.version(spark, beside)
 
     assert maintain.main(["--scores", old]) == 0
     out, err = capsys.readouterr()
     (line,) = out.splitlines()
     first = json.loads(line)
+    assert [what.split()[0] for what in first["added"]] == [
+        *("column", "comments", "constraint", "clustering")
+    ]
     assert (first["files_before"], first["files_after"], first["files_removed"]) == (3, 1, 0)
     assert first["bytes_before"] > first["bytes_after"] > 0
     assert (first["runs"]["files_before"], first["runs"]["files_after"]) == (2, 1)
@@ -87,14 +94,11 @@ def test_an_old_table_is_brought_up_to_date_once(
     assert {field.name: field.metadata.get("comment") for field in table.schema} == {
         field.name: field.metadata["comment"] for field in scores.SCORES_TABLE
     }
-    assert set(table_changes.details(spark, old)["properties"]) >= {
-        f"delta.constraints.{name}_range" for name in ("itm", "odf", "ctq", "su", "clip_score")
-    }
     assert table.count() == 30
 
-    after = versions(spark, old)
+    after = versions()
     assert run(spark, old)["added"] == []
-    assert versions(spark, old) == after
+    assert versions() == after
     # A constraint needs a newer writer; readers are not affected.
     reader = DeltaTable(old)
     assert reader.protocol().min_reader_version == 1
@@ -104,23 +108,24 @@ def test_an_old_table_is_brought_up_to_date_once(
 def test_scores_out_of_range_are_named_before_anything_is_changed(
     spark: SparkSession, old: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for column, value in (("itm", float("nan")), ("itm", -0.5), ("su", 100.5), ("odf", None)):
-        append(spark, old, some_rows(spark, 1, **{column: value}).withColumn("uid", F.lit("bad")))
-    before = versions(spark, old)
+    bad = [("bad", float("nan"), 1.0, None), ("bad", -0.5, None, None), ("bad", 1.0, 100.5, None)]
+    append(spark, old, spark.createDataFrame(bad, "uid string, itm float, su float, odf float"))
+    before = delta.version(spark, old)
     assert maintain.main(["--scores", old]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "3 rows" in line
     assert "itm 2 (not 0..100), su 1 (not 0..100); the first is of uid bad" in line
-    assert versions(spark, old) == before
+    assert delta.version(spark, old) == before
 
     spark.sql(f"DELETE FROM {delta.sql_name(old)} WHERE uid = 'bad'").collect()
-    run(spark, old)
+    for change in table_changes.pending(spark, old):
+        spark.sql(change.sql).collect()
+    assert table_changes.pending(spark, old) == []
     for column, value in (("itm", float("nan")), ("su", 100.5), ("clip_score", -1.5)):
-        with pytest.raises(Exception, match=f"{column}_range"):
+        with pytest.raises(Exception, match=f"(?is)score_ranges.* {column} : {value}"):
             append(spark, old, some_rows(spark, 1, **{column: value}))
-    for column, value in (("odf", None), ("su", 100.0), ("ctq", 0.0), ("clip_score", -1.0)):
-        append(spark, old, some_rows(spark, 1, **{column: value}))
-    assert delta.read(spark, old).count() == 34
+    append(spark, old, some_rows(spark, 1, odf=None, su=100.0, ctq=0.0, clip_score=-1.0))
+    assert delta.read(spark, old).count() == 31
 
 
 def make_old(path: Path, hours: float) -> None:
@@ -139,29 +144,30 @@ def test_unused_files_go_after_the_hours_given(
     def left() -> list[int]:
         return [hours for hours, path in killed.items() if path.exists()]
 
-    assert run(spark, old, retain_hours=300)["files_removed"] == 0
+    before = delta.version(spark, old)
+    assert run(spark, old, retain_hours=300, dry_run=True)["files_to_remove"] == 0
     assert run(spark, old, dry_run=True)["files_to_remove"] == 1
+    told = capsys.readouterr().err
+    assert "would add constraint score_ranges" in told
+    assert "no run may be writing" not in told
     assert left() == [1, 30, 200]
-    capsys.readouterr()
-    assert run(spark, old)["files_removed"] == 1
-    assert left() == [1, 30]
-    assert "no run may be writing" not in capsys.readouterr().err
-    assert run(spark, old, retain_hours=24)["files_removed"] == 1
+    assert delta.version(spark, old) == before
+    assert run(spark, old, retain_hours=24)["files_removed"] == 2
     assert left() == [1]
     assert capsys.readouterr().err.count("no run may be writing") == 1
     # With 0 also what compaction has replaced, and the empty file that the table began with.
     result = run(spark, old, retain_hours=0)
     assert result["files_removed"] == 5
-    assert result["runs"]["files_removed"] == 2
     assert len([path for path in Path(old).iterdir() if path.suffix == ".parquet"]) == 1
     assert delta.read(spark, old).count() == 30
     assert spark.conf.get("spark.databricks.delta.retentionDurationCheck.enabled", None) is None
 
 
+@pytest.mark.long
 def test_a_writer_at_work_loses_nothing(
     spark: SparkSession, old: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conflicts, "WAITS", (0.5,) * 10)
+    monkeypatch.setattr(conflicts, "WAITS", (0.5,) * 30)
     written: list[int] = []
     refused: list[Exception] = []
     stop = threading.Event()
@@ -181,8 +187,7 @@ def test_a_writer_at_work_loses_nothing(
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        for _ in range(2):
-            run(spark, old)
+        run(spark, old)
     finally:
         stop.set()
         writer.join()
@@ -212,7 +217,8 @@ def test_conflicts_are_tried_again_and_then_told(
         conflicts.retried(lambda: work(1, "some other error"))
     tries.clear()
     capsys.readouterr()
-    monkeypatch.setattr(maintain, "pending", lambda *_: work(9, conflict))
+    monkeypatch.setattr(maintain, "pending", lambda *_: [])
+    monkeypatch.setattr(maintain, "_vacuum", lambda *_: work(9, conflict))
     assert maintain.main(["--scores", old]) == 1
     told = capsys.readouterr().err.splitlines()
     assert len(tries) == 3
@@ -221,9 +227,28 @@ def test_conflicts_are_tried_again_and_then_told(
 
 def test_what_is_no_scores_table_is_refused(spark: SparkSession, old: str) -> None:
     for options, message in (
-        ({"scores": runs.ref_beside(old)}, "is not a scores table: it lacks uid"),
+        ({"scores": runs_table(spark, old)}, "is not a scores table: it lacks uid"),
         ({"scores": f"{old}_none"}, "there is no Delta table"),
         ({"scores": old, "limit": 3}, "takes no --limit"),
     ):
         with pytest.raises(UsageError, match=message):
             maintain.run(spark, MaintainConfig(**options))
+
+
+@pytest.mark.long
+def test_the_other_jobs_work_on_a_maintained_table(
+    spark: SparkSession, run_score: tiny_pairs.Score, tmp_path: Path
+) -> None:
+    pairs = tiny_pairs.write(spark, tmp_path / "pairs", tiny_pairs.good_rows(6))
+    path = str(tmp_path / "scores")
+    run_score(pairs=pairs, scores=path, limit=3)
+    run(spark, path, retain_hours=0)
+    assert run_score(pairs=pairs, scores=path)["scored"] == 3
+    assert run(spark, path)["added"] == []
+    assert run_score(pairs=pairs, scores=path)["scored"] == 0
+    kept = str(tmp_path / "kept")
+    assert filter_job.main(["--scores", path, "--selection", kept, "--rule", "itm >= 0"]) == 0
+    assert delta.read(spark, kept).where("keep").count() == 6
+    argv = ["--selection", kept, "--scores", path, "--pairs", pairs]
+    assert report.main([*argv, "--output", str(tmp_path / "page.html")]) == 0
+    assert query.main(["--name", "score_statistics", "--scores", path]) == 0
