@@ -16,7 +16,9 @@ usage: ./build.sh VERB [ARGUMENTS]
   quickstart  set up if needed, then score and filter the sample pairs and print a summary
   setup       install what the jobs need into .venv, with the command .venv/bin/mlm-filter
   test        run the tests: first those without a JVM, then Spark's (arguments go to pytest; with
-              -n 0 all in one process, for a debugger); `test --long` also those that take minutes
+              -n 0 all in one process, for a debugger); `test --long` also those that take minutes;
+              `test --faults` kills and disturbs runs instead, and renews the table in
+              docs/recovery.md from what it finds (half an hour)
   lint        check style, types, architecture and shell scripts
   format      reformat the code and fix what can be fixed
   package     build the wheel and the executors' zip into dist/
@@ -139,9 +141,16 @@ run_tests() {
 test_all() {
   setup dev
   local timings=() ran=no code=0
-  local without_long=" and not long"
+  if [ "${1:-}" = --faults ]; then
+    shift
+    # Two at a time: each starts a JVM of its own. A whole run renews the table in docs/recovery.md.
+    [ $# -gt 0 ] || export MLM_FILTER_FAULTS_PAGE=$PWD/docs/recovery.md
+    run_tests "tests of faults" fault tests/faults --maxprocesses 2 --dist no "$@"
+    return
+  fi
+  local without_long=" and not fault and not long"
   if [ "${1:-}" = --long ]; then
-    without_long=
+    without_long=" and not fault"
     shift
   fi
   run_tests "tests without a JVM" "not spark$without_long" "$@" || code=$?

@@ -10,6 +10,25 @@ FROM scores
 GROUP BY scorer, status
 ORDER BY scorer, rows DESC;
 
+-- name: failures
+-- Why rows have no scores, commonest first, with the uids of three examples. Reasons that differ
+-- only in numbers, hashes or paths are one.
+SELECT scorer, status, reason, count(*) AS rows,
+       array_sort(collect_set(uid) FILTER (WHERE place <= 3)) AS examples
+FROM (
+  SELECT *, dense_rank() OVER (PARTITION BY scorer, status, reason ORDER BY uid NULLS LAST) AS place
+  FROM (
+    SELECT scorer, status, uid,
+           regexp_replace(
+             regexp_replace(reason, '(?<=^cannot read ).+?(?=: )|(?<!\\w)(\\w+:/)?/[^\\s:,)]+', 'PATH'),
+             '0x[0-9a-fA-F]+|\\b[0-9a-f]{8,}\\b|[0-9]+', 'N') AS reason
+    FROM scores
+    WHERE status NOT IN ('ok', 'caption_truncated')
+  )
+)
+GROUP BY scorer, status, reason
+ORDER BY rows DESC, scorer, status, reason;
+
 -- name: score_statistics
 -- Mean, spread and quartiles of each metric.
 SELECT scorer, metric, count(*) AS rows, round(avg(score), 2) AS mean,

@@ -14,6 +14,7 @@ export/      a selection -> files that training code reads
 report/      a selection -> one HTML page
 evaluate/    scores and ratings -> how well they agree
 query/       SQL over the tables
+maintain/    a scores table kept in shape: columns, constraints, files
 views/       the tables as views in a catalog
 baseline/    pairs -> a small dual encoder, to compare with
 starter/     the starter model as a Hugging Face folder
@@ -37,6 +38,7 @@ JOBS = {
     "signals": "size, language, length, duplicates, text in the image -> a signals table",
     "export": "the kept pairs -> DataComp uids, WebDataset shards, Parquet for datasets, Delta",
     "report": "scores and a selection -> one HTML page",
+    "maintain": "bring a scores table up to date, compact its files, delete unused ones",
     "views": "scores joined with pairs, selections, signals -> views in the catalog",
     "query": "query the tables in SQL: a ready-made query by name, or your own",
     "evaluate": "compare scores with ratings -> correlations, calibration, a picture",

@@ -6,10 +6,8 @@ MLM_FILTER_DRIVER_MEMORY (default half of the machine's memory, at most 4g), MLM
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +28,7 @@ from udfs.core.cache_folder import cache_folder
 from udfs.core.file_locks import lock
 from udfs.processes.memory_size import machine_memory
 
-from . import java
+from . import java, scratch_folder
 from .errors import UsageError
 
 # Set where something else (spark-submit, Databricks, Spark Connect) decides how sessions are made.
@@ -48,6 +46,7 @@ _LOCAL = {
     "spark.sql.shuffle.partitions": "4",
     # Adaptive execution begins with more and merges small ones: large shuffles stay in memory.
     "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "32",
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "16",  # VACUUM uses all 10000
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.catalogImplementation": "in-memory",  # no Derby files in the working directory
     # Rows carry images: a batch of Spark's usual size would be hundreds of MB in several buffers.
@@ -107,8 +106,7 @@ def _local_session(app: str) -> SparkSession:
     os.environ["JAVA_HOME"] = str(home)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    scratch = Path(tempfile.mkdtemp(prefix="mlm-filter-"))
-    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    scratch = scratch_folder.of_this_process(Path(tempfile.gettempdir()))
     log4j = scratch / "log4j2.properties"
     log4j.write_text(_LOG4J.format(level="warn" if _debug() else "off"))
 
@@ -117,19 +115,60 @@ def _local_session(app: str) -> SparkSession:
     settings = _LOCAL | {
         "spark.jars": ",".join(path.as_uri() for path in _delta_jars()),
         "spark.driver.memory": os.environ.get("MLM_FILTER_DRIVER_MEMORY") or _driver_memory(),
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()}",
+        # Spark's local folder is the JVM's temp folder, unless the user has set another.
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()}"
+        f" {_java_option('java.io.tmpdir', str(scratch))}",
         "spark.sql.warehouse.dir": (scratch / "warehouse").as_uri(),
         "spark.executorEnv.PYTHONPATH": _python_path(),
     }
     for key, value in settings.items():
         builder = builder.config(key, value)
-    session = builder.getOrCreate()
+    with _temporary_files_in(scratch), _stdout_as_stderr():
+        session = builder.getOrCreate()
     if not _debug():
         _quiet_python_logs()
     if threading.current_thread() is threading.main_thread():
         # PySpark's handler calls Java amid a call to Java, which fails with pages of traces.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return session
+
+
+@contextmanager
+def _temporary_files_in(scratch: Path) -> Iterator[None]:
+    """Start Spark here, and its temporary files are in scratch folders: PySpark's in `scratch`,
+    Spark's in one inside each folder of SPARK_LOCAL_DIRS, if set. Removes those of killed runs."""
+    default_folder, local_dirs = tempfile.tempdir, os.environ.get("SPARK_LOCAL_DIRS")
+    scratch_folder.remove_abandoned(scratch.parent)
+    folders = [Path(folder) for folder in (local_dirs or "").split(",") if folder]
+    for folder in folders:
+        scratch_folder.remove_abandoned(folder)
+    try:
+        tempfile.tempdir = str(scratch)
+        if folders:
+            own = [str(scratch_folder.of_this_process(folder)) for folder in folders]
+            os.environ["SPARK_LOCAL_DIRS"] = ",".join(own)
+        yield
+    finally:
+        tempfile.tempdir = default_folder
+        if local_dirs is not None:
+            os.environ["SPARK_LOCAL_DIRS"] = local_dirs
+
+
+@contextmanager
+def _stdout_as_stderr() -> Iterator[None]:
+    """Programs that are started here print to stderr: VACUUM prints, and stdout is for JSON."""
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+
+
+def _java_option(name: str, value: str) -> str:
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"-D{name}={quoted}"'
 
 
 def _quiet_python_logs() -> None:

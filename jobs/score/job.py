@@ -132,8 +132,8 @@ def _model(config: ScoreConfig) -> tuple[ModelConfig, str]:
     try:
         if is_starter(config.model):
             say("Looking for the starter model (assembled once, about half a minute) ...")
-        _, commit = identity.identity(config.model, config.revision)
-        model = config.model_config_of(commit)
+        content, commit = identity.identity(config.model, config.revision)
+        model = config.model_config_of(commit, content)
         return model, identity.scorer_id(model)
     except (ModelError, StarterError) as error:
         raise UsageError(str(error)) from None

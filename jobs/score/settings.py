@@ -69,8 +69,9 @@ class ScoreConfig(ImagePathConfig):
     image_column: str = Field(default="image", description="column with the image's bytes")
     caption_column: str = Field(default="caption", description="column with the caption")
 
-    def model_config_of(self, commit: str | None) -> ModelConfig:
-        """What executors need to load the model, pinned to `commit` where it is on the hub."""
+    def model_config_of(self, commit: str | None, content: str | None = None) -> ModelConfig:
+        """What executors need to load the model, pinned to `commit` where it is on the hub and to
+        the hash of its `content` where it is a folder."""
         return ModelConfig(
             model=self.model,
             revision=commit or self.revision,
@@ -80,6 +81,7 @@ class ScoreConfig(ImagePathConfig):
             batch_rows=self.batch_rows,
             batch_tokens=self.batch_tokens,
             image_memory=self.image_memory << 20,
+            content=content,
             batch_timeout=self.batch_timeout,
             batch_memory=self.batch_memory << 20,
         )

@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.utils import is_remote
 
+from ..core import scratch_folder
 from ..tables.delta import is_name
 
 
@@ -45,7 +46,8 @@ def for_each_slice(
             frame.unpersist()
 
     stream = spark.readStream.format("delta").option("maxFilesPerTrigger", files).table(ref)
-    with tempfile.TemporaryDirectory(prefix="mlm-filter-") as progress:  # of this run alone
+    scratch = scratch_folder.of_this_process(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(dir=scratch) as progress:  # of this run alone
         query = (
             stream.select(*columns, name)
             .writeStream.foreachBatch(use_batch)

@@ -176,6 +176,16 @@ def overwrite(df: DataFrame, ref: str, skipping: Sequence[str] = (), new: bool =
     _save(_writer(df, skipping).mode(mode).option("overwriteSchema", "true"), ref)
 
 
+def add_columns(ref: str, fields: Sequence[T.StructField]) -> str:
+    """The statement that adds columns, with their comments, to a table."""
+    columns = ", ".join(
+        f"{quoted(field.name)} {field.dataType.simpleString()}"
+        f" COMMENT {sql_text(field.metadata['comment'])}"
+        for field in fields
+    )
+    return f"ALTER TABLE {sql_name(ref)} ADD COLUMNS ({columns})"
+
+
 def commented(df: DataFrame, schema: T.StructType) -> DataFrame:
     """`df` with the comments of `schema` for columns of the same names."""
     for field in schema:
@@ -216,6 +226,12 @@ def free_name(name: str, taken: set[str]) -> str:
 def quoted(column: str) -> str:
     """The name of a top-level column as `F.col` needs it, whatever characters it has."""
     return "`{}`".format(column.replace("`", "``"))
+
+
+def sql_text(text: str) -> str:
+    """A string as SQL writes it, in single quotes."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _storable_name(name: str) -> str:

@@ -45,18 +45,17 @@ LATER_COLUMNS = ("clip_score",)
 def create(spark: SparkSession, ref: str) -> None:
     """Create an empty scores table if there is none; add missing columns to an older one."""
     delta.create(spark, ref, SCORES_TABLE, skipping=SKIPPING)
-    existing = delta.read(spark, ref).columns
-    for field in SCORES_TABLE:
-        if field.name in LATER_COLUMNS and field.name not in existing:
-            delta.repeat_on_conflict(ref, partial(_add_column, spark, ref, field))
+    delta.repeat_on_conflict(ref, partial(_add_later_columns, spark, ref))
 
 
-def _add_column(spark: SparkSession, ref: str, field: T.StructField) -> None:
-    if field.name in delta.read(spark, ref).columns:  # another run has added it
-        return
-    sql_type, comment = field.dataType.simpleString(), field.metadata["comment"]
-    column = f"{field.name} {sql_type} COMMENT '{comment}'"
-    spark.sql(f"ALTER TABLE {delta.sql_name(ref)} ADD COLUMN ({column})").collect()
+def _add_later_columns(spark: SparkSession, ref: str) -> None:
+    if added := later_columns(delta.read(spark, ref).columns):
+        spark.sql(delta.add_columns(ref, added)).collect()
+
+
+def later_columns(columns: Sequence[str]) -> list[T.StructField]:
+    """The columns that a table from an earlier version, with these columns, lacks."""
+    return [f for f in SCORES_TABLE if f.name in LATER_COLUMNS and f.name not in columns]
 
 
 def missing(columns: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from pyspark.sql import types as T
 from ..core.errors import UsageError
 from ..core.settings import JobConfig, nearest
 from . import delta
-from .delta import quoted
+from .delta import quoted, sql_text
 
 TABLES = {
     "pairs": "images and captions",
@@ -116,18 +116,13 @@ def create_views(spark: SparkSession, schema: str | None = None, **refs: str | N
 
 def _create(name: str, view: View) -> str:
     columns = ", ".join(_column(field) for field in view.columns)
-    about = _text(view.about)
+    about = sql_text(view.about)
     return f"CREATE OR REPLACE VIEW {name} ({columns}) COMMENT {about} AS {view.query}"
 
 
 def _column(field: T.StructField) -> str:
     comment = field.metadata.get("comment")
-    return quoted(field.name) + (f" COMMENT {_text(comment)}" if comment else "")
-
-
-def _text(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return quoted(field.name) + (f" COMMENT {sql_text(comment)}" if comment else "")
 
 
 def _joined(pairs_ref: str, pairs: DataFrame, ref: str, other: DataFrame) -> str:

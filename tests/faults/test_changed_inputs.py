@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny_models
-from conftest import Answers, Recovery, rows_of
 from deltalake import DeltaTable, write_deltalake
-from fault_runs import ROWS, Case, Run, write_pairs
+from fault_runs import ROWS, Answers, Case, Run, rows_of, write_pairs
+from recovery_check import Recovery
+from safetensors.numpy import load_file, save_file
 
 pytestmark = pytest.mark.fault
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
@@ -71,11 +71,15 @@ def test_model(case: Case, recovery: Recovery, tmp_path: Path, change: str) -> N
     model, case.model = case.model, str(own)
     run = case.start("between_slices:pause")
     run.wait_for_point()
-    for pid in run.descendants("poison_daemon"):
+    for pid in run.descendants("warm_daemon"):
         os.kill(pid, 9)
-    shutil.rmtree(own)
-    if change == "changed":
-        tiny_models.llava(own, seed=1)
+    if change == "gone":
+        shutil.rmtree(own)
+    else:
+        weights = own / "model.safetensors"
+        save_file(
+            {name: 1.5 * w for name, w in load_file(weights).items()}, weights, {"format": "pt"}
+        )
 
     def again() -> Run:
         shutil.rmtree(own, ignore_errors=True)

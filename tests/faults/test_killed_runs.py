@@ -3,14 +3,15 @@
 import os
 import signal
 import time
+from functools import partial
 
 import pytest
-from conftest import Recovery
 from fault_runs import SLICE_ROWS, Case, wait_until
+from recovery_check import Recovery
 
 pytestmark = pytest.mark.fault
 JAVA = r"^\S*java "
-WORKER = r"poison_daemon"
+WORKER = r"warm_daemon"
 KILLED = 128 + signal.SIGKILL
 
 
@@ -33,12 +34,15 @@ def test_driver_in_a_slice(case: Case, recovery: Recovery) -> None:
 
 def test_driver_between_files_and_commit(case: Case, recovery: Recovery) -> None:
     """The data files of a slice are there, and no version of the table has them."""
+
+    def files() -> int:
+        return len(list(case.scores.glob("*.parquet")))
+
     for _ in range(8):
         run = case.start()
         wait_until(lambda: len(case.rows()) > 0)
-        known = set(case.scores.glob("*.parquet"))
         # The slice's files are written by two tasks; the commit follows within milliseconds.
-        wait_until(lambda known=known: bool(set(case.scores.glob("*.parquet")) - known))
+        wait_until(partial(lambda known: files() > known, files()))
         os.killpg(run.process.pid, signal.SIGKILL)
         run.wait()
         if case.orphans():

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs import cli
-from jobs.score import job, slices
-from jobs.tables import delta, runs
+from jobs.score import pending_rows, slices
+from jobs.tables import delta
 
 Act = Callable[[], None]
 
@@ -55,13 +55,13 @@ def _during(owner: Any, name: str, act: Act, call: int, seconds: float) -> None:
 
 
 POINTS: dict[str, Callable[[Act], None]] = {
-    "plan": lambda act: _before(job.pending_rows, "number_copies", act),
+    "plan": lambda act: _before(pending_rows, "number_copies", act),
     "loading": lambda act: _during(slices, "_rows_of", act, 1, 0.1),
     "slice": lambda act: _during(slices, "_rows_of", act, 3, 0.1),
     "between_slices": lambda act: _before(slices, "_rows_of", act, 3),
     # The first commit announces the run; the third is that of the second slice.
     "committed": lambda act: _after(delta, "append", act, 3, "score-"),
-    "recording": lambda act: _before(runs.delta, "append", act, 1, "run-"),
+    "recording": lambda act: _before(delta, "append", act, 1, "run-"),
 }
 
 

@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from deltalake import DeltaTable, write_deltalake
+from tiny_pairs import GOOD
+
+Answers = dict[str, tuple[Any, ...]]
+"""uid -> status and scores."""
 
 ROWS = 240
 SLICE_ROWS = 40
@@ -77,10 +81,10 @@ class Run:
 
     def kill(self, pattern: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Kill the deepest of these processes; return its number."""
-        pids: list[int] = []
-        wait_until(lambda: bool(pids.extend(self.descendants(pattern)) or pids))
-        os.kill(pids[-1], number)
-        return pids[-1]
+        wait_until(lambda: bool(self.descendants(pattern)))
+        pid = self.descendants(pattern)[-1]
+        os.kill(pid, number)
+        return pid
 
 
 def command_line(pid: int) -> str:
@@ -151,7 +155,7 @@ class Case:
                 "FAULT_GO": str(go),
                 # As in the other tests: the workers are forked with everything imported.
                 "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-                " -Dspark.python.daemon.module=tests.support.poison_daemon",
+                " -Dspark.python.daemon.module=tests.support.warm_daemon",
             }
             | self.environment
             | environment,
@@ -165,7 +169,7 @@ class Case:
         found: list[dict[str, Any]] = DeltaTable(self.scores).to_pyarrow_table().to_pylist()
         return found
 
-    def answers(self) -> dict[str, tuple[Any, ...]]:
+    def answers(self) -> Answers:
         """uid -> status and scores. Fails if a row is there twice."""
         rows = self.rows()
         doubled = [uid for uid, count in Counter(row["uid"] for row in rows).items() if count > 1]
@@ -189,7 +193,7 @@ def _files_of_log(table: Path) -> Iterator[Path]:
                 yield table / added["path"]
 
 
-def same(found: dict[str, tuple[Any, ...]], expected: dict[str, tuple[Any, ...]]) -> bool:
+def same(found: Answers, expected: Answers) -> bool:
     """Whether two runs gave the same answers, to a thousandth of a point."""
     return found.keys() == expected.keys() and all(
         first[0] == second[0]
@@ -199,6 +203,11 @@ def same(found: dict[str, tuple[Any, ...]], expected: dict[str, tuple[Any, ...]]
         )
         for first, second in ((found[uid], expected[uid]) for uid in expected)
     )
+
+
+def rows_of(count: int) -> list[tuple[str, bytes, str]]:
+    """Good rows with captions of unlike length."""
+    return [(f"uid-{i:05}", GOOD[i % 20], f"caption {i} " * (1 + i % 5)) for i in range(count)]
 
 
 def write_pairs(path: Path, rows: Sequence[tuple[str, bytes, str]], files: int = 3) -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import threading
 
-from udfs.models import dual_encoder, mlm
-from udfs.models.model_config import ModelConfig
+from udfs.models import dual_encoder, identity, mlm
+from udfs.models.model_config import ModelConfig, ModelError
+from udfs.models.model_files import is_folder
 from udfs.scoring.batching import PairScorer
+
+RUN_AGAIN = "what this run has written is of the model as it was; run the same command again"
 
 _lock = threading.Lock()
 _loaded: tuple[ModelConfig, str, PairScorer] | None = None
@@ -35,5 +38,9 @@ def scorer(config: ModelConfig, device: str = "cpu", threads: int | None = None)
             else mlm.load
         )
         loaded: PairScorer = load(config, device, threads)
+        if config.content is not None and is_folder(config.model):
+            content, _ = identity.identity(config.model, config.revision)
+            if content != config.content:
+                raise ModelError(f"the files of model {config.model!r} have changed: {RUN_AGAIN}")
         _loaded = (config, device, loaded)
         return loaded

@@ -28,6 +28,8 @@ class ModelConfig:
     for the model, do not change scores. Nor do `batch_timeout` and `batch_memory`, beyond which the
     model's process is killed: seconds that a batch or the decoding of an image may take, and bytes
     that the process may take besides the model (0: a quarter of the machine's, at least 4 GiB).
+    With `content` (from `identity.identity`), a local folder that holds other bytes when it is
+    loaded is refused: a run would give scores of two models under one name.
     """
 
     model: str = starter.STARTER
@@ -38,6 +40,7 @@ class ModelConfig:
     batch_rows: int = 16
     batch_tokens: int = 8192
     image_memory: int = IMAGE_MEMORY
+    content: str | None = None
     # Of the process, not of the model: with others, it need not be loaded again.
     batch_timeout: float = field(default=1800, compare=False)
     batch_memory: int = field(default=0, compare=False)

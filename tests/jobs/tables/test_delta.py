@@ -127,7 +127,7 @@ def test_a_table_that_another_run_makes_first(spark: SparkSession, tmp_path: Pat
 
 
 def test_a_change_that_others_overtake_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delta.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     calls: list[int] = []
 
     def change() -> str:

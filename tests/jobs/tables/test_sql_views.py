@@ -9,6 +9,7 @@ import pytest
 import tiny_models
 from pictures import encoded, picture
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.core.errors import UsageError
@@ -187,6 +188,33 @@ def test_every_named_query_runs(spark: SparkSession, refs: dict[str, str]) -> No
     (near,) = found["near_duplicates_kept"]
     assert (near["image"], near["uids"]) == ("u0", ["u0", "u2"])
     assert found["runs_by_speed"][0]["hours"] == 2.0
+
+
+@pytest.mark.spark
+def test_failures_are_counted_by_reason(spark: SparkSession) -> None:
+    sizes = [(f"u{n}", "bad_image", f"image file of {n}23 bytes at 0x7f{n}a") for n in (4, 2, 9, 7)]
+    spark.createDataFrame(
+        [
+            *sizes,
+            ("u9", "bad_image", "image file of 1 bytes at 0xff"),
+            ("u10", "bad_image", "cannot read a cat.jpg: no such file"),
+            ("u11", "bad_image", "cannot read s3://x/2.png: no such file"),
+            ("u12", "bad_image", "3/4 of /data/1.tar, s3://x/2: cut off"),
+            ("u1", "model_error", "shape of 3 and 3e8cdeadbeef"),
+            (None, "null_uid", "the pair has no uid"),
+            ("u0", "ok", None),
+            ("u0", "caption_truncated", "of 512 tokens"),
+        ],
+        "uid string, status string, reason string",
+    ).withColumn("scorer", F.lit("s")).createOrReplaceTempView("scores")
+    found = spark.sql(named_queries.find("failures").sql).collect()
+    assert [tuple(row)[1:] for row in found] == [
+        ("bad_image", "image file of N bytes at N", 5, ["u2", "u4", "u7"]),
+        ("bad_image", "cannot read PATH: no such file", 2, ["u10", "u11"]),
+        ("bad_image", "N/N of PATH, PATH: cut off", 1, ["u12"]),
+        ("model_error", "shape of N and N", 1, ["u1"]),
+        ("null_uid", "the pair has no uid", 1, []),
+    ]
 
 
 @pytest.mark.spark
