@@ -143,9 +143,9 @@ test_all() {
   local timings=() ran=no code=0
   if [ "${1:-}" = --faults ]; then
     shift
-    # Two at a time: each starts a JVM of its own. A whole run renews the table in docs/recovery.md.
+    # A whole run renews the table in docs/recovery.md.
     [ $# -gt 0 ] || export MLM_FILTER_FAULTS_PAGE=$PWD/docs/recovery.md
-    run_tests "tests of faults" fault tests/faults --maxprocesses 2 --dist no "$@"
+    run_tests "tests of faults" fault tests/faults -n 0 "$@"
     return
   fi
   local without_long=" and not fault and not long"
