@@ -205,7 +205,7 @@ package() {
 bench() {
   local file=tests/bench/bench_score.py
   case ${1:-} in
-    filter | export | paths) file=tests/bench/bench_$1.py; shift ;;
+    filter | export | paths | commits) file=tests/bench/bench_$1.py; shift ;;
   esac
   PYTHONPATH=$PWD .venv/bin/python "$file" "$@"
 }

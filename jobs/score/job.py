@@ -92,8 +92,8 @@ def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
     progress = Progress(total)
     if skipped:
         writer.commit(pending_rows.skipped_rows(pending), queue.skipped_rows())
+    slices = Slices(spark, config, model, source, pending, writer, queue, progress)
     if total:
-        slices = Slices(spark, config, model, source, pending, writer, queue, progress)
         slices.score_all()
     pending.unpersist()
     seconds = time.monotonic() - progress.started
@@ -121,6 +121,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
         "rows": sum(counts.values()),
         "scored": progress.done,
         "by_other_runs": total - progress.done,
+        "scored_twice": slices.scored_twice,
         "statuses": counts,
         "rows_per_second": round(rate, 2),
         "seconds_by_stage": {stage: round(s, 2) for stage, s in tally.seconds.items()},

@@ -50,12 +50,16 @@ class Slices:
     writer: ScoresWriter
     queue: SliceQueue
     progress: Progress
+    scored_twice: int = 0
+    """Rows that other runs had committed when this one had scored them."""
 
-    def score_all(self) -> None:
-        """Read, score and commit slice by slice, until nothing is left."""
+    def __post_init__(self) -> None:
         self.slots = _slots(self.spark)
         self.columns = columns_of(self.source, self.config)
         self.to_model = self.pending.where(F.col("status").isNull())
+
+    def score_all(self) -> None:
+        """Read, score and commit slice by slice, until nothing is left."""
         if must_stream(self.config.pairs):
             self._score_stream()
         else:
@@ -86,7 +90,7 @@ class Slices:
                     rate = rows / (time.monotonic() - started)
                     fitting = max(TASK_ROWS * self.slots, round(rate * SLICE_SECONDS))
                     size = min(config.slice_rows, fitting)
-                self._commit(scored, queue.extent(part), choose)
+                self._commit(scored, rows, queue.extent(part), choose)
 
     def _score_stream(self) -> None:
         """As `_score_files`, for a table that is read as a stream: its slices come in one order for
@@ -109,8 +113,8 @@ class Slices:
             if leave_claimed and writer.has_others and not writer.claim(unclaimed):
                 return
             wanted = pending_rows.in_files(self.to_model, names)
-            with self._scored(payload, wanted, extent, size) as (scored, _):
-                self._commit(scored, extent, lambda: None)
+            with self._scored(payload, wanted, extent, size) as (scored, rows):
+                self._commit(scored, rows, extent, lambda: None)
 
         for leave_claimed in (True, False):
             if queue:
@@ -147,10 +151,12 @@ class Slices:
             scored.unpersist()
 
     def _commit(
-        self, scored: DataFrame, extent: Extent, choose: Callable[[], Extent | None]
+        self, scored: DataFrame, rows: int, extent: Extent, choose: Callable[[], Extent | None]
     ) -> None:
         self.queue.remove(extent)
-        self.progress.add(self.writer.commit(scored, extent, choose))
+        written = self.writer.commit(scored, extent, choose)
+        self.scored_twice += rows - written
+        self.progress.add(written)
 
 
 def _rows_of(scored: DataFrame) -> int:

@@ -31,6 +31,7 @@ def test_runs_at_once_share_the_work(
     assert set(found.values()) == {1}
     assert len(found) == 61
     assert sum(summary["rows"] for summary in summaries) == 61
+    assert sum(summary["scored_twice"] for summary in summaries) <= 20  # the last slice of each
 
 
 def test_another_run_that_finishes_first_is_noticed(
@@ -52,7 +53,7 @@ def test_another_run_that_finishes_first_is_noticed(
 
     monkeypatch.setattr(ScoresWriter, "commit", commit)
     summary = run_score(**options)
-    assert (summary["rows"], summary["by_other_runs"]) == (0, 12)
+    assert (summary["rows"], summary["by_other_runs"], summary["scored_twice"]) == (0, 12, 12)
     assert sorted(row["uid"] for row in score_rows(spark, options["scores"])) == [
         uid for uid, _, _ in good_rows(12)
     ]
