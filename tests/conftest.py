@@ -20,8 +20,10 @@ def spark() -> Iterator[SparkSession]:
     os.environ.setdefault("MLM_FILTER_DRIVER_MEMORY", "2g")
     # Many small queries: Java's second compiler costs more than it gives (measured: a third), and
     # so does Spark's code generation (a sixth).
+    # With the first compiler alone Java keeps 48 MB for code; full, it compiles nothing any more.
     java = (
-        "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dspark.sql.codegen.wholeStage=false"
+        "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
+        " -Dspark.sql.codegen.wholeStage=false"
         " -Dspark.sql.codegen.factoryMode=NO_CODEGEN"
         " -Dspark.python.daemon.module=tests.support.warm_daemon"
     )

@@ -31,7 +31,7 @@ from ..core.progress import Progress
 from ..tables import delta, runs, uid_origin
 from ..tables import scores as scores_table
 from . import pending_rows
-from .scores_writer import ScoresWriter
+from .scores_writer import ScoresWriter, counts_of
 from .settings import ScoreConfig
 from .slice_queue import SliceQueue
 from .slices import Slices, keyed_pairs
@@ -91,7 +91,8 @@ def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
     queue = SliceQueue(files.items(), _division(config, version), run_id)
     progress = Progress(total)
     if skipped:
-        writer.commit(pending_rows.skipped_rows(pending), queue.skipped_rows())
+        rows = pending_rows.skipped_rows(pending)
+        writer.commit(rows, counts_of(rows), queue.skipped_rows())
     slices = Slices(spark, config, model, source, pending, writer, queue, progress)
     if total:
         slices.score_all()

@@ -24,6 +24,9 @@ from ..tables.concurrent_append import Commit, ConcurrentAppender
 from .slice_queue import Extent
 from .tally import Tally
 
+Counts = dict[str, Any]
+"""Of rows: how many there are, by status and of a further attempt; and the seconds by stage."""
+
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -79,32 +82,33 @@ class ScoresWriter:
     def commit(
         self,
         rows: DataFrame,
+        counts: Counts,
         extent: Extent,
         choose: Callable[[], Extent | None] = lambda: None,
     ) -> int:
-        """Write the finished rows of a slice, persisted, each once; count them, and return how many
-        were left to write. `choose` as for `claim`.
+        """Write the finished rows of a slice, persisted, each once; `counts` is `counts_of` them.
+        Return how many others had not committed. `choose` as for `claim`.
 
         Rows of a further attempt replace the earlier answer.
         """
         at = datetime.now(UTC)
         finished = scores_table.with_all_columns(rows, self._scorer, self._run_id, at)
         label: dict[str, object] = {"at": at.isoformat(), "slice": extent.as_json()}
-        counts: dict[int, dict[str, Any]] = {}  # by how many commits of others are left out
+        counts_without = {0: counts}  # by how many commits of others are left out
 
         def make() -> tuple[DataFrame, dict[str, object]] | None:
             commits = self._commits_on(extent)
-            if len(commits) not in counts:
-                counts[len(commits)] = _counts(self._without(rows, commits))
+            if len(commits) not in counts_without:
+                counts_without[len(commits)] = counts_of(self._without(rows, commits))
             chosen = choose()
-            if not counts[len(commits)]["rows"] and chosen is None:
+            if not counts_without[len(commits)]["rows"] and chosen is None:
                 return None
             new = self._without(finished, commits).where(F.col("attempts") == 1)
             return new, label | _note(chosen)
 
         self._appender.append(make)
         commits = self._commits_on(extent)
-        counted = counts[max(counts)]
+        counted = counts_without[max(counts_without)]
         if counted["retried"]:
             new = self._without(finished, commits).where(F.col("attempts") > 1)
             self._replace(new, label)
@@ -161,7 +165,7 @@ class ScoresWriter:
             self._spark.catalog.dropTempView(view)
 
 
-def _counts(rows: DataFrame) -> dict[str, Any]:
+def counts_of(rows: DataFrame) -> Counts:
     """Rows, those of a further attempt, rows by status and seconds by stage, in one scan."""
     stages = [name for name in (f"seconds_{stage}" for stage in STAGES) if name in rows.columns]
     counted = rows.agg(

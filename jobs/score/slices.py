@@ -23,7 +23,7 @@ from ..core.job_runner import say
 from ..core.progress import Progress
 from ..tables.pairs import with_keys
 from . import pending_rows
-from .scores_writer import ScoresWriter
+from .scores_writer import Counts, ScoresWriter, counts_of
 from .settings import ScoreConfig
 from .slice_queue import Extent, Slice, SliceQueue
 from .table_stream import for_each_slice, must_stream
@@ -77,7 +77,11 @@ class Slices:
             upcoming = queue.next(size, writer.claims())
             return queue.extent(upcoming) if upcoming else None
 
-        writer.claim(choose)
+        writer.look()
+        if queue.rows > size:  # else there is nothing to share
+            writer.claim(choose)
+        else:
+            choose()
         while upcoming:
             part = upcoming
             payload = pending_rows.read_files(
@@ -85,12 +89,12 @@ class Slices:
             )
             wanted = pending_rows.in_files(self.to_model, part.paths, part.start, part.stop)
             started = time.monotonic()
-            with self._scored(payload, wanted, queue.extent(part), size) as (scored, rows):
-                if direct and rows:
-                    rate = rows / (time.monotonic() - started)
+            with self._scored(payload, wanted, queue.extent(part), size) as (scored, counts):
+                if direct and counts["rows"]:
+                    rate = counts["rows"] / (time.monotonic() - started)
                     fitting = max(TASK_ROWS * self.slots, round(rate * SLICE_SECONDS))
                     size = min(config.slice_rows, fitting)
-                self._commit(scored, rows, queue.extent(part), choose)
+                self._commit(scored, counts, queue.extent(part), choose)
 
     def _score_stream(self) -> None:
         """As `_score_files`, for a table that is read as a stream: its slices come in one order for
@@ -113,8 +117,8 @@ class Slices:
             if leave_claimed and writer.has_others and not writer.claim(unclaimed):
                 return
             wanted = pending_rows.in_files(self.to_model, names)
-            with self._scored(payload, wanted, extent, size) as (scored, rows):
-                self._commit(scored, rows, extent, lambda: None)
+            with self._scored(payload, wanted, extent, size) as (scored, counts):
+                self._commit(scored, counts, extent, lambda: None)
 
         for leave_claimed in (True, False):
             if queue:
@@ -139,31 +143,35 @@ class Slices:
     @contextmanager
     def _scored(
         self, payload: DataFrame, wanted: DataFrame, extent: Extent, size: int
-    ) -> Iterator[tuple[DataFrame, int]]:
-        """The scores of a slice, persisted within the `with` block, and how many rows they are."""
+    ) -> Iterator[tuple[DataFrame, Counts]]:
+        """The scores of a slice, persisted within the `with` block, and their counts."""
         wanted = self.writer.unanswered(wanted, extent)
         tasks = self.config.partitions or max(self.slots, min(size // TASK_ROWS, 4 * self.slots))
         keyed = keyed_pairs(payload, self.config)
         scored = scored_rows(keyed, wanted, self.model, self.config, tasks).persist()
         try:
-            yield scored, _rows_of(scored)
+            yield scored, _computed(scored)
         finally:
             scored.unpersist()
 
     def _commit(
-        self, scored: DataFrame, rows: int, extent: Extent, choose: Callable[[], Extent | None]
+        self,
+        scored: DataFrame,
+        counts: Counts,
+        extent: Extent,
+        choose: Callable[[], Extent | None],
     ) -> None:
         self.queue.remove(extent)
-        written = self.writer.commit(scored, extent, choose)
-        self.scored_twice += rows - written
+        written = self.writer.commit(scored, counts, extent, choose)
+        self.scored_twice += counts["rows"] - written
         self.progress.add(written)
 
 
-def _rows_of(scored: DataFrame) -> int:
+def _computed(scored: DataFrame) -> Counts:
     """Compute the rows and count them; again, if Spark's Python worker has been killed."""
     for attempt in range(SLICE_ATTEMPTS):
         try:
-            return scored.count()
+            return counts_of(scored)
         except Exception as error:
             if attempt + 1 == SLICE_ATTEMPTS or not _WORKER_DIED.search(str(error)):
                 raise

@@ -12,8 +12,8 @@ only if its writer has seen all earlier ones of the same application:
   application. So whoever has not seen the last commit cannot commit.
 - Whether a commit has landed is looked up in the table's history. If not, what the others have
   added meanwhile is looked at, and the commit is tried again without it.
-- A writer that has seen no commit of its application begins with an empty one. Its number is above
-  all so far: by these rules no commit has a number above its own version of the table.
+- A writer that finds no commit of its application in the newest history begins with an empty one.
+  Its number is above all so far: by these rules no number is above its commit's version.
 
 Cost: a read of the newest entries of the history for each commit, however large the table is.
 https://docs.delta.io/latest/delta-batch.html#idempotent-table-writes-in-foreachbatch
@@ -36,6 +36,9 @@ from . import delta
 
 ATTEMPTS = 100
 """Each one that fails means that another run has committed: this many in a row are no chance."""
+
+SEARCHED_COMMITS = 20
+"""How far back the first look goes for the application's last commit."""
 
 PAUSE_SECONDS = 0.2
 """At most, times the number of attempts so far, up to ten."""
@@ -91,25 +94,33 @@ class ConcurrentAppender:
         self._run_id = run_id
         self._number: int | None = None  # of the application's last commit that has been seen
         self._own_number = -1  # of this run's last commit that has been seen
+        self._has_looked = False
         self._refused = 0  # how often, without a commit that explains it
         self.version = version
         self.others: list[Commit] = []
 
     def look(self) -> None:
         """Read what has been committed since the last look."""
-        for row in commits_since(self._spark, self._ref, self.version):
-            self.version = row["version"]
+        start = self.version
+        if not self._has_looked:
+            start = max(-1, start - SEARCHED_COMMITS)
+            if start == -1:
+                self._number = 0  # no commit but those that follow
+            self._has_looked = True
+        for row in commits_since(self._spark, self._ref, start):
             details = _details(row["userMetadata"])
+            is_own_kind = details is not None and details.get("app") == self._app_id
+            if details is not None and is_own_kind:
+                self._number = details.get("number", self._number)
+            if row["version"] <= self.version:
+                continue
+            self.version = row["version"]
             if details is None:
                 if row["operation"] not in _ADDS_NO_ROWS:
                     self.others.append(Commit(None, None))
-                continue
-            if details.get("app") != self._app_id:
-                continue
-            self._number = details.get("number", self._number)
-            if details["run_id"] == self._run_id:
+            elif is_own_kind and details["run_id"] == self._run_id:
                 self._own_number = details.get("number", self._own_number)
-            else:
+            elif is_own_kind:
                 self.others.append(Commit(details["run_id"], details))
 
     def announce(self, details: Callable[[], dict[str, Any] | None]) -> bool:
@@ -136,6 +147,8 @@ class ConcurrentAppender:
         return json.dumps({_KEY: {"app": self._app_id, "run_id": self._run_id, **details}})
 
     def _commit(self, make: Make, new_columns: bool = False, empty: bool = False) -> bool:
+        if not self._has_looked:
+            self.look()
         for attempt in range(ATTEMPTS):
             if self._number is None and not empty:
                 self.announce(dict)

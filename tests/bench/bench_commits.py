@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("--commits", type=int, default=15)
     options = parser.parse_args()
     from jobs.core.session import get_spark
-    from jobs.score.scores_writer import ScoresWriter
+    from jobs.score.scores_writer import ScoresWriter, counts_of
     from jobs.score.slice_queue import Extent
     from jobs.score.tally import Tally
     from jobs.tables import delta
@@ -75,9 +75,9 @@ def main() -> int:
         for number in range(options.commits):
             for size, writer in writers.items():  # in turn, so that both see the same machine
                 part = rows(spark, size + number * SLICE_ROWS, SLICE_ROWS).persist()
-                part.count()
+                counts = counts_of(part)
                 started = time.perf_counter()
-                writer.commit(part, Extent("bench", frozenset([str(number)])))
+                writer.commit(part, counts, Extent("bench", frozenset([str(number)])))
                 seconds[size].append(time.perf_counter() - started)
                 part.unpersist()
         for size in seconds:

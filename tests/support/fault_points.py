@@ -56,11 +56,10 @@ def _during(owner: Any, name: str, act: Act, call: int, seconds: float) -> None:
 
 POINTS: dict[str, Callable[[Act], None]] = {
     "plan": lambda act: _before(pending_rows, "number_copies", act),
-    "loading": lambda act: _during(slices, "_rows_of", act, 1, 0.1),
-    "slice": lambda act: _during(slices, "_rows_of", act, 3, 0.1),
-    "between_slices": lambda act: _before(slices, "_rows_of", act, 3),
-    # The first commit announces the run; the third is that of the second slice.
-    "committed": lambda act: _after(delta, "append", act, 3, "score-"),
+    "loading": lambda act: _during(slices, "_computed", act, 1, 0.1),
+    "slice": lambda act: _during(slices, "_computed", act, 3, 0.1),
+    "between_slices": lambda act: _before(slices, "_computed", act, 3),
+    "committed": lambda act: _after(delta, "append", act, 2, "score-"),
     "recording": lambda act: _before(delta, "append", act, 1, "run-"),
 }
 

@@ -19,19 +19,21 @@ pytestmark = pytest.mark.spark
 def test_runs_at_once_share_the_work(
     spark: SparkSession, scoring_model: str, tmp_path: Path
 ) -> None:
-    rows = good_rows(60)
-    pairs = write(spark, tmp_path / "pairs", [*rows, ("uid-0000", None, "again")], files=3)
+    rows = good_rows(48)
+    pairs = write(spark, tmp_path / "pairs", [*rows, ("uid-0000", None, "again")], files=1)
     config = ScoreConfig(
-        pairs=pairs, scores=str(tmp_path / "scores"), model=scoring_model, slice_rows=10
+        pairs=pairs, scores=str(tmp_path / "scores"), model=scoring_model, slice_rows=8
     )
-    with ThreadPoolExecutor(3) as pool:
-        runs = [pool.submit(score.run, spark.newSession(), config) for _ in range(3)]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(score.run, spark.newSession(), config) for _ in range(2)]
         summaries = [run.result() for run in runs]
     found = Counter((row["uid"], row["status"]) for row in score_rows(spark, config.scores))
     assert set(found.values()) == {1}
-    assert len(found) == 61
-    assert sum(summary["rows"] for summary in summaries) == 61
-    assert sum(summary["scored_twice"] for summary in summaries) <= 20  # the last slice of each
+    assert len(found) == 49
+    assert sum(summary["rows"] for summary in summaries) == 49
+    assert (
+        sum(summary["scored_twice"] for summary in summaries) <= 16
+    )  # the last slice, or the first too
 
 
 def test_another_run_that_finishes_first_is_noticed(
