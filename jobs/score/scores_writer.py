@@ -45,6 +45,7 @@ class ScoresWriter:
         self._run_id = run_id
         self._tally = tally
         self._appender = ConcurrentAppender(spark, ref, f"score-{scorer}", run_id, version)
+        self._by_others: list[tuple[Commit, Extent | None]] = []
 
     @property
     def has_others(self) -> bool:
@@ -56,14 +57,15 @@ class ScoresWriter:
         self._appender.look()
 
     def done_by_others(self) -> list[Extent]:
-        """What other runs have committed since this one began."""
-        return _extents(self._appender.others, "slice")
+        """What other runs have committed since this one began, in that order."""
+        return [extent for _, extent in self._commits_of_others() if extent]
 
     def claims(self) -> list[Extent]:
         """The slice that each other run works on, as far as it has said so."""
         said = [c for c in self._appender.others if c.details and "next" in c.details]
         last = {commit.run_id: commit for commit in said}
-        return _extents(list(last.values()), "next")
+        upcoming = [_extent(commit, "next") for commit in last.values()]
+        return [extent for extent in upcoming if extent]
 
     def claim(self, choose: Callable[[], Extent | None]) -> bool:
         """Tell the other runs what this one works on, as `choose` says, which may be called again
@@ -116,12 +118,17 @@ class ScoresWriter:
 
     def _commits_on(self, extent: Extent) -> list[Commit]:
         """Commits of others that may have answers for rows of the slice."""
-        commits = []
-        for commit in self._appender.others:
-            slices = _extents([commit], "slice")
-            if commit.details is None or any(extent.overlaps(other) for other in slices):
-                commits.append(commit)
-        return commits
+        return [
+            commit
+            for commit, done in self._commits_of_others()
+            if commit.details is None or (done and done.overlaps(extent))
+        ]
+
+    def _commits_of_others(self) -> list[tuple[Commit, Extent | None]]:
+        """Each commit of another writer, with the slice that it has."""
+        new = self._appender.others[len(self._by_others) :]
+        self._by_others += [(commit, _extent(commit, "slice")) for commit in new]
+        return self._by_others
 
     def _without(self, rows: DataFrame, commits: list[Commit]) -> DataFrame:
         """`rows` without those that these commits have answered."""
@@ -178,11 +185,9 @@ def counts_of(rows: DataFrame) -> Counts:
     return counted.asDict()
 
 
-def _extents(commits: list[Commit], key: str) -> list[Extent]:
-    found = [
-        commit.details[key] for commit in commits if commit.details and commit.details.get(key)
-    ]
-    return [Extent.from_json(value) for value in found]
+def _extent(commit: Commit, key: str) -> Extent | None:
+    value = (commit.details or {}).get(key)
+    return Extent.from_json(value) if value else None
 
 
 def _note(upcoming: Extent | None) -> dict[str, object]:

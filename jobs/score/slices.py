@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 from udfs.models.model_config import ModelConfig
 from udfs.spark import score_batches
 
+from ..core.errors import RUN_AGAIN, ConflictError
 from ..core.job_runner import say
 from ..core.progress import Progress
 from ..tables.pairs import with_keys
@@ -35,6 +36,9 @@ FIRST_ROWS = 16  # per task in the first slice: it ends soon and gives a rate to
 SLICE_ATTEMPTS = 3
 """A local session does not try a task again when its Python worker has been killed."""
 
+REPLACED = "the files of the version that this run reads are gone (rows changed, then VACUUM)"
+
+_FILE_GONE = re.compile(r"FILE_NOT_EXIST|FileNotFoundException")
 _WORKER_DIED = re.compile(r"Python worker (exited|failed)|Connection reset|ExecutorLostFailure")
 
 
@@ -56,6 +60,7 @@ class Slices:
     def __post_init__(self) -> None:
         self.slots = _slots(self.spark)
         self.columns = columns_of(self.source, self.config)
+        self.left_out = 0  # slices of others that are out of the queue
         self.to_model = self.pending.where(F.col("status").isNull())
 
     def score_all(self) -> None:
@@ -136,8 +141,10 @@ class Slices:
         if self.config.retry:
             return
         before = self.queue.rows
-        for extent in self.writer.done_by_others():
+        done = self.writer.done_by_others()
+        for extent in done[self.left_out :]:
             self.queue.remove(extent)
+        self.left_out = len(done)
         self.progress.total -= round(before - self.queue.rows)
 
     @contextmanager
@@ -150,7 +157,7 @@ class Slices:
         keyed = keyed_pairs(payload, self.config)
         scored = scored_rows(keyed, wanted, self.model, self.config, tasks).persist()
         try:
-            yield scored, _computed(scored)
+            yield scored, _computed(scored, self.config.pairs)
         finally:
             scored.unpersist()
 
@@ -167,12 +174,15 @@ class Slices:
         self.progress.add(written)
 
 
-def _computed(scored: DataFrame) -> Counts:
-    """Compute the rows and count them; again, if Spark's Python worker has been killed."""
+def _computed(scored: DataFrame, pairs: str) -> Counts:
+    """Compute the rows and count them; again, if Spark's Python worker has been killed. Raises
+    ConflictError if files of the table `pairs` are gone."""
     for attempt in range(SLICE_ATTEMPTS):
         try:
             return counts_of(scored)
         except Exception as error:
+            if _FILE_GONE.search(str(error)):
+                raise ConflictError(f"{pairs}: {REPLACED}; {RUN_AGAIN}") from error
             if attempt + 1 == SLICE_ATTEMPTS or not _WORKER_DIED.search(str(error)):
                 raise
             say("a Python worker has been killed; this slice is scored again")

@@ -119,7 +119,7 @@ class Case:
     def __post_init__(self) -> None:
         self.pairs, self.scores = self.folder / "pairs", self.folder / "scores"
         self.temp = self.folder / "temp"
-        self.temp.mkdir()
+        self.temp.mkdir(parents=True)
 
     def start(
         self,
