@@ -24,7 +24,8 @@ usage: ./build.sh VERB [ARGUMENTS]
   package     build the wheel and the executors' zip into dist/
   bench       measure Spark against a plain loop, and one pass against four; `bench filter` and
               `bench export` measure those jobs on 10 million rows (--rows N), `bench paths`
-              images by path against images in the table
+              images by path against images in the table, `bench commits` the commits of slices
+              into a large and a small scores table
   lock        renew conf/constraints.txt with today's newest versions
   clean       remove what was built; `clean all` removes .venv as well
 EOF

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 
 from udfs.models import identity
 from udfs.models.model_config import ModelConfig, ModelError
+from udfs.models.model_files import is_folder
 from udfs.spark import explain_model
 from udfs.starter.model import is_starter, is_trained
 from udfs.starter.wheels import StarterError
@@ -135,7 +136,7 @@ def _model(config: ScoreConfig) -> tuple[ModelConfig, str]:
         if is_starter(config.model):
             say("Looking for the starter model (assembled once, about half a minute) ...")
         content, commit = identity.identity(config.model, config.revision)
-        model = config.model_config_of(commit, content)
+        model = config.model_config_of(commit, content if is_folder(config.model) else None)
         return model, identity.scorer_id(model)
     except (ModelError, StarterError) as error:
         raise UsageError(str(error)) from None

@@ -32,13 +32,15 @@ def scorer(config: ModelConfig, device: str = "cpu", threads: int | None = None)
         if _loaded is not None and _loaded[:2] == (config, device):
             return _loaded[2]
         _loaded = None  # free the old model before loading the new one
+        if config.content is not None and not is_folder(config.model):
+            raise ModelError(f"the folder of model {config.model!r} is gone: {RUN_AGAIN}")
         load = (
             dual_encoder.load
             if dual_encoder.is_dual_encoder(config.model, config.revision)
             else mlm.load
         )
         loaded: PairScorer = load(config, device, threads)
-        if config.content is not None and is_folder(config.model):
+        if config.content is not None:
             content, _ = identity.identity(config.model, config.revision)
             if content != config.content:
                 raise ModelError(f"the files of model {config.model!r} have changed: {RUN_AGAIN}")
