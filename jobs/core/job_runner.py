@@ -78,16 +78,17 @@ def main(
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
     except (KeyboardInterrupt, _Terminated) as stop:
-        code = TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
-        outcome = {"error": "terminated" if code == TERMINATED else "interrupted"}
-        say(f"mlm-filter {name}: {outcome['error']}; {STOPPED}")
+        code, outcome = _stopped(name, stop)
     except UsageError as error:
         code, outcome = USAGE, {"error": str(error)}
         first, *others = error.lines
         say(f"mlm-filter {name}: {first}", *others)
     except Exception as error:
-        code, outcome = _failure(error)
-        say(f"mlm-filter {name}: {outcome['error']}")
+        if signalled := _stop_behind(error):
+            code, outcome = _stopped(name, signalled)
+        else:
+            code, outcome = _failure(error)
+            say(f"mlm-filter {name}: {outcome['error']}")
         if debug:
             say(*traceback.format_exc().splitlines())
         elif code == FAILED:
@@ -109,6 +110,23 @@ def main(
 
 class _Terminated(BaseException):
     """SIGTERM has come."""
+
+
+def _stop_behind(error: BaseException) -> BaseException | None:
+    """The signal during whose handling `error` came: what cleans up may fail in a call to Java, as
+    the signal has broken off another one."""
+    cause = error.__context__
+    while cause is not None and not isinstance(cause, KeyboardInterrupt | _Terminated):
+        cause = cause.__context__
+    return cause
+
+
+def _stopped(name: str, stop: BaseException) -> tuple[int, dict[str, Any]]:
+    """Exit code and JSON after a signal; prints a line."""
+    code = TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+    what = "terminated" if code == TERMINATED else "interrupted"
+    say(f"mlm-filter {name}: {what}; {STOPPED}")
+    return code, {"error": what}
 
 
 def _terminate(*_: object) -> None:

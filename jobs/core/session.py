@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pyspark
+from pyspark.accumulators import AccumulatorTCPServer
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
@@ -174,8 +175,10 @@ def _java_option(name: str, value: str) -> str:
 def _quiet_python_logs() -> None:
     """Keep off the terminal what is told in a line of this project's own: PySpark's records of
     errors in queries, JSON with a Java stack trace, and py4j's traces of an interrupted call."""
-    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger", "py4j.clientserver"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    # And the trace of the server to which Java, which may have been killed, sends its counts.
+    AccumulatorTCPServer.handle_error = lambda *_: None  # type: ignore[method-assign]
     logging.getLogger().addFilter(lambda record: "while sending command" not in record.getMessage())
 
 

@@ -140,12 +140,10 @@ class Slices:
         this run is to do."""
         if self.config.retry:
             return
-        before = self.queue.rows
         done = self.writer.done_by_others()
         for extent in done[self.left_out :]:
             self.queue.remove(extent)
         self.left_out = len(done)
-        self.progress.total -= round(before - self.queue.rows)
 
     @contextmanager
     def _scored(
@@ -171,6 +169,8 @@ class Slices:
         self.queue.remove(extent)
         written = self.writer.commit(scored, counts, extent, choose)
         self.scored_twice += counts["rows"] - written
+        if self.left_out:  # others have taken their part
+            self.progress.total = self.progress.done + written + round(self.queue.rows)
         self.progress.add(written)
 
 

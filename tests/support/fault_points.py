@@ -59,7 +59,8 @@ POINTS: dict[str, Callable[[Act], None]] = {
     "loading": lambda act: _during(slices, "_computed", act, 1, 0.1),
     "slice": lambda act: _during(slices, "_computed", act, 3, 0.1),
     "between_slices": lambda act: _before(slices, "_computed", act, 3),
-    "committed": lambda act: _after(delta, "append", act, 2, "score-"),
+    # The first announces the run, the second is that of the first slice.
+    "committed": lambda act: _after(delta, "append", act, 3, "score-"),
     "recording": lambda act: _before(delta, "append", act, 1, "run-"),
 }
 
