@@ -17,8 +17,8 @@ usage: ./build.sh VERB [ARGUMENTS]
   setup       install what the jobs need into .venv, with the command .venv/bin/mlm-filter
   test        run the tests: first those without a JVM, then Spark's (arguments go to pytest; with
               -n 0 all in one process, for a debugger); `test --long` also those that take minutes;
-              `test --faults` kills and disturbs runs instead, and renews the table in
-              docs/recovery.md from what it finds (half an hour)
+              `test --faults` kills and disturbs runs instead (half an hour), and puts what it
+              finds into the table of docs/recovery.md
   lint        check style, types, architecture and shell scripts
   format      reformat the code and fix what can be fixed
   package     build the wheel and the executors' zip into dist/
@@ -144,9 +144,7 @@ test_all() {
   local timings=() ran=no code=0
   if [ "${1:-}" = --faults ]; then
     shift
-    # A whole run renews the table in docs/recovery.md.
-    [ $# -gt 0 ] || export MLM_FILTER_FAULTS_PAGE=$PWD/docs/recovery.md
-    run_tests "tests of faults" fault tests/faults -n 0 "$@"
+    MLM_FILTER_FAULTS_PAGE=$PWD/docs/recovery.md run_tests "tests of faults" fault tests/faults -n 0 "$@"
     return
   fi
   local without_long=" and not fault and not long"

@@ -39,7 +39,9 @@ SLICE_ATTEMPTS = 3
 REPLACED = "the files of the version that this run reads are gone (rows changed, then VACUUM)"
 
 _FILE_GONE = re.compile(r"FILE_NOT_EXIST|FileNotFoundException")
-_WORKER_DIED = re.compile(r"Python worker (exited|failed)|Connection reset|ExecutorLostFailure")
+_WORKER_DIED = re.compile(
+    r"Python worker (exited|failed)|Connection reset|Stream closed|ExecutorLost"
+)
 
 
 @dataclass

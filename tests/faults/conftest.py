@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def page(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Write the page's table from what the tests found, if asked (`./build.sh test --faults`)."""
+    """Write what the tests found into the page, if asked (`./build.sh test --faults`)."""
     yield
-    if os.environ.get("MLM_FILTER_FAULTS_PAGE"):
-        request.config.stash[RESULTS].write(Path(os.environ["MLM_FILTER_FAULTS_PAGE"]))
+    if path := os.environ.get("MLM_FILTER_FAULTS_PAGE"):
+        request.config.stash[RESULTS].write(Path(path))

@@ -155,6 +155,7 @@ class Case:
                 "FAULT_GO": str(go),
                 # As in the other tests: the workers are forked with everything imported.
                 "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+                " -Dspark.sql.codegen.wholeStage=false -Dspark.sql.codegen.factoryMode=NO_CODEGEN"
                 " -Dspark.python.daemon.module=tests.support.warm_daemon",
             }
             | self.environment

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 BEGIN, END = "<!-- crash table: begin -->", "<!-- crash table: end -->"
-HEADER = "| event | in the table then | what you see | exit code | what to do | test |"
+HEADER = "| event | in the table then | what you see | exit code | what to do | test | run |"
 
 
 @dataclass(frozen=True)
@@ -34,33 +35,33 @@ class Results:
         """Note what a test found."""
         self.lines.append(line)
 
-    def table(self, commit: str, day: str) -> str:
-        """The table in Markdown, in the order in which the tests ran."""
-        rows = [
-            " | ".join(
-                (
-                    line.event,
-                    line.table,
-                    line.sentence.replace("|", "\\|"),
-                    str(line.code),
-                    line.remedy,
-                    f"`{line.test}`, {line.seconds:.0f} s",
-                )
-            )
-            for line in self.lines
-        ]
-        about = f"Made by `./build.sh test --faults` on {day}, from commit {commit}."
-        body = [HEADER, "|---" * 6 + "|", *(f"| {row} |" for row in rows)]
-        return "\n".join([about, "", *body])
-
     def write(self, page: Path) -> None:
-        """Put the table between the page's two marks."""
-        if not self.lines:
-            return
+        """Put the lines between the page's two marks, in the place of those of the same tests."""
         command = ["git", "rev-parse", "--short", "HEAD"]
-        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        made = f"{datetime.now(UTC):%Y-%m-%d}, {commit}"
         text = page.read_text()
         before, _, rest = text.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        table = self.table(commit or "unknown", f"{datetime.now(UTC):%Y-%m-%d}")
-        page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+        table, _, after = rest.partition(END)
+        rows = {test: row for row in table.splitlines() if (test := _test_of(row))}
+        rows |= {line.test: _row(line, made) for line in self.lines}
+        body = "\n".join([HEADER, "|---" * 7 + "|", *rows.values()])
+        page.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}")
+
+
+def _row(line: Line, made: str) -> str:
+    cells = (
+        line.event,
+        line.table,
+        line.sentence.replace("|", "\\|"),
+        str(line.code),
+        line.remedy,
+        f"`{line.test}`",
+        f"{made}, {line.seconds:.0f} s",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _test_of(row: str) -> str | None:
+    found = re.search(r"\| `([^`]+::[^`]+)` \|", row)
+    return found[1] if found else None
