@@ -36,7 +36,8 @@ FIRST_ROWS = 16  # per task in the first slice: it ends soon and gives a rate to
 SLICE_ATTEMPTS = 3
 """A local session does not try a task again when its Python worker has been killed."""
 
-REPLACED = "the files of the version that this run reads are gone (rows changed, then VACUUM)"
+REPLACED = "files of the version that this run reads are gone (rows changed, then VACUUM)"
+"""Said of the pairs table."""
 
 _FILE_GONE = re.compile(r"FILE_NOT_EXIST|FileNotFoundException")
 _WORKER_DIED = re.compile(
@@ -136,6 +137,8 @@ class Slices:
                     at_once,
                     partial(score, leave_claimed=leave_claimed),
                 )
+        if queue:  # a stream begins with the table as it is then
+            raise ConflictError(f"{self.config.pairs}: {REPLACED}; {RUN_AGAIN}")
 
     def _leave_out_done(self) -> None:
         """Take out of the queue what other runs have done. With --retry they may not have done what

@@ -39,7 +39,7 @@ def test_source_vacuumed(case: Case, recovery: Recovery) -> None:
         "pairs overwritten and vacuumed while scoring",
         run,
         1,
-        says="the files of",
+        says="files of the version",
         least=1,
         most=199,
     )
