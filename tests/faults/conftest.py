@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import tiny_models
-from fault_runs import ROWS, Answers, Case, rows_of, write_pairs
-from recovery_check import Recovery
-from recovery_table import Results
+from fault_injection.fault_runs import ROWS, Answers, Case, rows_of, write_pairs
+from fault_injection.recovery_check import Recovery
+from fault_injection.recovery_table import Results
 
 RESULTS = pytest.StashKey[Results]()
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from fault_runs import ROWS, Answers, Case, Run, rows_of, write_pairs
-from recovery_check import Recovery
+from fault_injection.fault_runs import ROWS, Answers, Case, Run, rows_of, write_pairs
+from fault_injection.recovery_check import Recovery
 from safetensors.numpy import load_file, save_file
 
 pytestmark = pytest.mark.fault

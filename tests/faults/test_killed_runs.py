@@ -6,8 +6,8 @@ import time
 from functools import partial
 
 import pytest
-from fault_runs import Case, wait_until
-from recovery_check import Recovery
+from fault_injection.fault_runs import Case, wait_until
+from fault_injection.recovery_check import Recovery
 
 pytestmark = pytest.mark.fault
 JAVA = r"^\S*java "

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_runs import Case, Run, rows_of, same, traces, write_pairs
+from fault_injection.fault_runs import Case, Run, rows_of, same, traces, write_pairs
 
 pytestmark = pytest.mark.fault
 KILLS = int(os.environ.get("MLM_FILTER_KILLS", "12"))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fault_runs import ROWS, Answers, Case, rows_of, write_pairs
-from recovery_check import Recovery
+from fault_injection.fault_runs import ROWS, Answers, Case, rows_of, write_pairs
+from fault_injection.recovery_check import Recovery
 
 pytestmark = pytest.mark.fault
 LIMITS = ["--batch-timeout", "5", "--batch-memory", "300"]

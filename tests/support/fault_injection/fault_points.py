@@ -1,4 +1,4 @@
-"""Runs a job that meets a fault at a given point: `python fault_points.py POINT score --pairs ...`.
+"""Runs a job that meets a fault at a given point: `python -m ... POINT score --pairs P`.
 
 The point is one of POINTS. There the driver kills itself, or (with `:pause`) makes the file
 $FAULT_REACHED and waits for $FAULT_GO, while the test does what it likes.

@@ -136,7 +136,13 @@ class Case:
         stderr, stdout = (self.folder / f"{name}-{self.number}" for name in ("stderr", "stdout"))
         arguments = ["score", "--pairs", str(self.pairs), "--scores", str(self.scores)]
         arguments += ["--model", self.model, "--slice-rows", str(SLICE_ROWS)]
-        command = [sys.executable, "-m", "tests.support.fault_points", point, *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.support.fault_injection.fault_points",
+            point,
+            *arguments,
+        ]
         process = subprocess.Popen(
             [*wrap, *command, *self.options, *options],
             stdin=subprocess.DEVNULL,

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fault_runs import ROWS, Answers, Case, Run, same, traces
-from recovery_table import Line, Results
+from fault_injection.fault_runs import ROWS, Answers, Case, Run, same, traces
+from fault_injection.recovery_table import Line, Results
 
 
 @dataclass
