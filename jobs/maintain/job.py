@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Self
 
 from pydantic import Field, model_validator
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from ..core import job_runner
@@ -22,7 +23,7 @@ from ..core.job_runner import say
 from ..core.session import session_settings
 from ..core.settings import JobConfig
 from ..tables import delta, runs, scores
-from .table_changes import check_ranges, details, pending
+from .table_changes import Change, check_ranges, details, pending
 
 SAFE_HOURS = 168
 """Delta's own limit: no run takes that long from writing a file to committing it."""
@@ -67,9 +68,17 @@ def _add_what_is_missing(spark: SparkSession, config: MaintainConfig) -> list[st
     changes = pending(spark, config.scores)
     for change in changes:
         if not config.dry_run:
-            delta.repeat_on_conflict(config.scores, partial(_execute, spark, change.sql))
+            delta.repeat_on_conflict(config.scores, partial(_apply, spark, config.scores, change))
         say(f"{config.scores}: {'would add' if config.dry_run else 'added'} {change.adds}")
     return [change.adds for change in changes]
+
+
+def _apply(spark: SparkSession, ref: str, change: Change) -> None:
+    try:
+        _execute(spark, change.sql)
+    except AnalysisException:
+        if change in pending(spark, ref):  # else another run was faster
+            raise
 
 
 def _execute(spark: SparkSession, sql: str) -> None:

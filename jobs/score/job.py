@@ -89,7 +89,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
     uid_origin.record(spark, config.scores, origin)
     seen = -1 if scores_version is None else scores_version
     writer = ScoresWriter(spark, config.scores, scorer, run_id, seen, tally)
-    queue = SliceQueue(files.items(), _division(config, version), run_id)
+    queue = SliceQueue(files.items(), _division(spark, config, version), run_id)
     progress = Progress(total)
     if skipped:
         rows = pending_rows.skipped_rows(pending)
@@ -164,11 +164,12 @@ def _files(pending: DataFrame) -> dict[str, int]:
     return {row["file_path"]: row["count"] for row in counted.collect()}
 
 
-def _division(config: ScoreConfig, version: int) -> str:
+def _division(spark: SparkSession, config: ScoreConfig, version: int) -> str:
     """What decides which rows there are and in which file and bucket each is: runs for which it is
     the same can tell each other of slices."""
+    detail = spark.sql(f"DESCRIBE DETAIL {delta.sql_name(config.pairs)}").select("id").first()
     columns = (config.uid_column, config.image_column, config.image_path_column)
-    parts = (delta.sql_name(config.pairs), version, *columns, config.caption_column, config.limit)
+    parts = (detail and detail["id"], version, *columns, config.caption_column, config.limit)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 

@@ -157,19 +157,21 @@ class ScoresWriter:
     def _replace(self, rows: DataFrame, label: dict[str, object]) -> None:
         """Put the answers of further attempts in the place of the earlier ones. Whoever is second
         to do so changes nothing."""
+        spark = rows.sparkSession  # that of a stream's batches is another one
         view = f"retried_{self._run_id.replace('-', '_')}"
         rows.createOrReplaceTempView(view)
+        values = ", ".join(f"{name} = new.{name}" for name in scores_table.SCORES_TABLE.names)
         same = " AND ".join(f"old.{key} <=> new.{key}" for key in scores_table.KEYS)
         merge = (
             f"MERGE INTO {delta.sql_name(self._ref)} AS old USING {view} AS new"
             f" ON old.scorer = '{self._scorer}' AND {same}"
-            " WHEN MATCHED AND old.attempts < new.attempts THEN UPDATE SET *"
+            f" WHEN MATCHED AND old.attempts < new.attempts THEN UPDATE SET {values}"
         )
         try:
-            with session_settings(self._spark, {_USER_METADATA: self._appender.note(label)}):
-                delta.repeat_on_conflict(self._ref, lambda: self._spark.sql(merge).collect())
+            with session_settings(spark, {_USER_METADATA: self._appender.note(label)}):
+                delta.repeat_on_conflict(self._ref, lambda: spark.sql(merge).collect())
         finally:
-            self._spark.catalog.dropTempView(view)
+            spark.catalog.dropTempView(view)
 
 
 def counts_of(rows: DataFrame) -> Counts:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .pending_rows import BUCKETS, file_name
+from .pending_rows import BUCKETS
 
 NAMED_FILES = 300
 """How many files of a slice other runs are told of; with more, work may be done twice."""
@@ -89,6 +89,11 @@ class SliceQueue:
         return len(self._parts)
 
     @property
+    def paths(self) -> set[str]:
+        """The files that have rows left."""
+        return {part.path for part in self._parts}
+
+    @property
     def rows(self) -> float:
         """How many rows are left, about: a file's rows are taken to lie evenly in its buckets."""
         return sum(part.rows for part in self._parts)
@@ -99,13 +104,8 @@ class SliceQueue:
 
     def extent(self, part: Slice) -> Extent:
         """The extent of a slice."""
-        files = frozenset(_short(file_name(path)) for path in part.paths)
+        files = frozenset(map(_short, part.paths))
         return Extent(self.work, files, part.start, part.stop)
-
-    def left_of(self, names: Sequence[str]) -> list[str]:
-        """The files among these names that have rows left."""
-        wanted = set(names)
-        return sorted(wanted & {file_name(part.path) for part in self._parts})
 
     def next(self, rows: float, claimed: Sequence[Extent]) -> Slice | None:
         """A slice of about `rows` rows: several small files, or part of a large one; None if all
@@ -140,7 +140,7 @@ class SliceQueue:
             return parts
         left: list[_Part] = []
         for part in parts:
-            if _short(file_name(part.path)) not in extent.files:
+            if _short(part.path) not in extent.files:
                 left.append(part)
                 continue
             before = replace(part, stop=min(part.stop, extent.start))
@@ -150,6 +150,6 @@ class SliceQueue:
 
 
 @functools.cache
-def _short(name: str) -> str:
-    """A name as 64 bits, in hex: no two files of a table will have the same."""
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+def _short(path: str) -> str:
+    """A path as 64 bits, in hex: no two files of a table will have the same."""
+    return hashlib.sha256(path.encode()).hexdigest()[:16]

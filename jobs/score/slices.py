@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from udfs.models.model_config import ModelConfig
 from udfs.spark import score_batches
 
-from ..core.errors import RUN_AGAIN, ConflictError
+from ..core.errors import RUN_AGAIN, ConflictError, UsageError
 from ..core.job_runner import say
 from ..core.progress import Progress
 from ..tables.pairs import with_keys
@@ -109,15 +109,21 @@ class Slices:
         all runs. Those that others work on are left for a second pass."""
         queue, writer = self.queue, self.writer
         size = min(self.config.slice_rows, STREAMED_ROWS * self.slots)
+        paths = {pending_rows.file_name(path): path for path in queue.paths}
+        if len(paths) < len(queue):
+            raise UsageError(
+                f"{self.config.pairs}: data files in different folders have the same name; give the"
+                " table's path instead of its name"
+            )
         at_once = max(1, round(size / self.progress.total * len(queue)))
 
         def score(payload: DataFrame, names: list[str], leave_claimed: bool) -> None:
             writer.look()
             self._leave_out_done()
-            names = queue.left_of(names)
+            names = [name for name in names if paths.get(name) in queue.paths]
             if not names:
                 return
-            extent = queue.extent(Slice(tuple(names)))
+            extent = queue.extent(Slice(tuple(paths[name] for name in names)))
 
             def unclaimed() -> Extent | None:
                 return None if any(extent.overlaps(c) for c in writer.claims()) else extent
@@ -160,7 +166,13 @@ class Slices:
         keyed = keyed_pairs(payload, self.config)
         scored = scored_rows(keyed, wanted, self.model, self.config, tasks).persist()
         try:
-            yield scored, _computed(scored, self.config.pairs)
+            counts = _computed(scored, self.config.pairs)
+            if (missing := wanted.count() - counts["rows"]) > 0:
+                raise RuntimeError(
+                    f"{missing:,} rows of {self.config.pairs} are not where they were when this run"
+                    " began; nothing of their slice is written"
+                )
+            yield scored, counts
         finally:
             scored.unpersist()
 

@@ -35,7 +35,7 @@ from ..core.errors import RUN_AGAIN, ConflictError
 from . import delta
 
 ATTEMPTS = 100
-"""Each one that fails means that another run has committed: this many in a row are no chance."""
+"""Each one that fails means that another writer has committed: so many in a row are enough."""
 
 SEARCHED_COMMITS = 20
 """How far back the first look goes for the application's last commit."""
@@ -101,13 +101,12 @@ class ConcurrentAppender:
 
     def look(self) -> None:
         """Read what has been committed since the last look."""
-        start = self.version
-        if not self._has_looked:
-            start = max(-1, start - SEARCHED_COMMITS)
-            if start == -1:
-                self._number = 0  # no commit but those that follow
-            self._has_looked = True
-        for row in commits_since(self._spark, self._ref, start):
+        searched = 0 if self._has_looked else SEARCHED_COMMITS
+        self._has_looked = True
+        commits = commits_since(self._spark, self._ref, self.version, searched)
+        if searched and commits and commits[0]["version"] == 0:
+            self._number = 0  # the application has no commit but those that follow
+        for row in commits:
             details = _details(row["userMetadata"])
             is_own_kind = details is not None and details.get("app") == self._app_id
             if details is not None and is_own_kind:
@@ -156,15 +155,16 @@ class ConcurrentAppender:
             if made is None:
                 return False
             rows, details = made
-            seen = self._number
+            seen, version = self._number, self.version
             number = (self._above_all() if seen is None else seen) + 1
             note = self.note({"number": number, **details})
             with suppress(ConflictError):
                 delta.append(rows, self._ref, self._app_id, number, new_columns, note)
             self.look()
             if self._own_number == number:
+                self._refused = 0
                 return True
-            if self._number == seen:  # refused, and no commit says by whom
+            if self._number == seen and self.version == version:  # and no commit says why
                 self._number, self._refused = None, self._refused + 1
             time.sleep(random.uniform(0, PAUSE_SECONDS * min(attempt, 10)))
         raise ConflictError(f"other runs write to {self._ref} all the time: {RUN_AGAIN}")
@@ -172,25 +172,28 @@ class ConcurrentAppender:
     def _above_all(self) -> int:
         """A number that no commit so far is above. The table's version; in a copy of another table,
         whose numbers may come from there, a power of two of it."""
-        return max(self.version, 1) << self._refused if self._refused else self.version
+        doubled = max(self.version, 1) << min(self._refused, 30)
+        return doubled if self._refused else self.version
 
 
-def commits_since(spark: SparkSession, ref: str, version: int) -> list[Row]:
-    """The commits of a Delta table after `version`, oldest first: rows with `version`, `operation`
-    and `userMetadata`. Reads little more of the log than these. Raises ConflictError if they are
-    not to be had: the table has been replaced, or its log cleaned up.
+def commits_since(spark: SparkSession, ref: str, version: int, before: int = 0) -> list[Row]:
+    """The commits of a Delta table after `version`, and as far as they are to be had so many
+    `before`; oldest first: rows with `version`, `operation` and `userMetadata`. Reads little more
+    of the log than these. Raises ConflictError if those after `version` are not to be had: the
+    table has been replaced, or its log cleaned up.
     """
-    limit = 10
+    limit = 10 + before
     while True:
         history = spark.sql(f"DESCRIBE HISTORY {delta.sql_name(ref)} LIMIT {limit}")
         rows = history.select("version", "operation", "userMetadata").collect()
         versions = [row["version"] for row in rows]
         if not versions or versions[0] < version:
-            raise ConflictError(f"{ref} has been replaced by another table meanwhile")
-        if versions[-1] <= version + 1:
-            return sorted((row for row in rows if row["version"] > version), key=lambda row: row[0])
-        if len(rows) < limit:
-            raise ConflictError(f"{ref}: its log has been cleaned up while it was in use")
+            raise ConflictError(f"{ref} has been replaced by another table meanwhile: {RUN_AGAIN}")
+        if versions[-1] <= version + 1 or len(rows) < limit:
+            if versions[-1] > version + 1:
+                raise ConflictError(f"{ref}: its log has been cleaned up meanwhile: {RUN_AGAIN}")
+            first = version - before
+            return sorted((row for row in rows if row["version"] > first), key=lambda row: row[0])
         limit *= 10
 
 

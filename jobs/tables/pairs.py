@@ -60,8 +60,11 @@ def with_keys(
     }
     keyed = pairs.withColumns(named)
     content = F.col("image_path" if image_path_column else "image").cast("binary")
-    if "image_sha" not in pairs.columns:
-        keyed = keyed.withColumn("image_sha", F.sha2(F.coalesce(content, F.lit(b"")), 256))
+    if "image_sha" in pairs.columns:  # null in a row would be a key that nothing equals
+        image_sha = F.coalesce(F.col("image_sha"), F.lit(""))
+    else:
+        image_sha = F.sha2(F.coalesce(content, F.lit(b"")), 256)
+    keyed = keyed.withColumn("image_sha", image_sha)
     text = F.coalesce(F.col("caption").cast("binary"), F.lit(b""))
     return keyed.withColumn("caption_sha", F.sha2(text, 256))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -50,7 +51,11 @@ def create(spark: SparkSession, ref: str) -> None:
 
 def _add_later_columns(spark: SparkSession, ref: str) -> None:
     if added := later_columns(delta.read(spark, ref).columns):
-        spark.sql(delta.add_columns(ref, added)).collect()
+        try:
+            spark.sql(delta.add_columns(ref, added)).collect()
+        except AnalysisException:
+            if later_columns(delta.read(spark, ref).columns):  # else another run was faster
+                raise
 
 
 def later_columns(columns: Sequence[str]) -> list[T.StructField]:

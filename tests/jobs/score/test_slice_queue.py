@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jobs.score.pending_rows import BUCKETS
 from jobs.score.slice_queue import NAMED_FILES, Extent, Slice, SliceQueue
 
-FILES = {"x/a": 10, "x/b": 5000, "x/c": 3, "x/d": 4}
+FILES = {"x/a": 10, "x/b": 5000, "x/c": 3, "y/a": 4}  # two have the same name
 
 
 def cells(part: Slice) -> set[tuple[str, int]]:

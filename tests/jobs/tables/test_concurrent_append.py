@@ -97,6 +97,23 @@ def test_rows_of_a_writer_of_another_kind_are_seen(spark: SparkSession, ref: str
     assert keys(spark, ref) == [1, 2, 3]
 
 
+def test_a_log_of_which_delta_has_removed_the_beginning(
+    spark: SparkSession, ref: str, tmp_path: Path
+) -> None:
+    interval = "SET TBLPROPERTIES ('delta.checkpointInterval' = '2')"
+    spark.sql(f"ALTER TABLE delta.`{ref}` {interval}").collect()
+    first = Writer(spark, ref, "first")
+    for key in range(5):
+        first.append([key])
+    log = tmp_path / "table" / "_delta_log"
+    assert (log / "00000000000000000004.checkpoint.parquet").exists()
+    for version in range(4):
+        (log / f"{version:020}.json").unlink()
+    second = Writer(spark, ref, "second")
+    second.append([4, 5], meanwhile=lambda: first.append([5]))
+    assert keys(spark, ref) == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_run_that_gives_up_writes_nothing(spark: SparkSession, ref: str) -> None:
     appender = ConcurrentAppender(spark, ref, "app", "run", delta.version(spark, ref))
     assert not appender.append(lambda: None)
