@@ -11,8 +11,6 @@ from fault_injection.fault_runs import ROWS, Answers, Case, rows_of, write_pairs
 from fault_injection.recovery_check import Recovery
 from fault_injection.recovery_table import Results
 
-RESULTS = pytest.StashKey[Results]()
-
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -38,21 +36,11 @@ def case(tmp_path: Path, model: str) -> Case:
 
 
 @pytest.fixture
-def recovery(case: Case, unbroken: Answers, request: pytest.FixtureRequest) -> Recovery:
-    """Checks a fault in `case`."""
+def recovery(case: Case, unbroken: Answers, request: pytest.FixtureRequest) -> Iterator[Recovery]:
+    """Checks a fault in `case`; what it finds goes into the page, if asked
+    (`./build.sh test --faults`)."""
     name = f"{request.path.name}::{request.node.name}"
-    results = request.config.stash[RESULTS]
-    return Recovery(case, unbroken, results, name, time.monotonic())
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Collect lines for the page."""
-    config.stash[RESULTS] = Results()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def page(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Write what the tests found into the page, if asked (`./build.sh test --faults`)."""
-    yield
+    results = Results()
+    yield Recovery(case, unbroken, results, name, time.monotonic())
     if path := os.environ.get("MLM_FILTER_FAULTS_PAGE"):
-        request.config.stash[RESULTS].write(Path(path))
+        results.write(Path(path))
