@@ -23,7 +23,7 @@ from ..core.errors import UsageError
 from ..tables import delta, export_manifest, uid_origin
 from ..tables.export_manifest import Manifest
 from ..tables.filtered_pairs import score_columns, write_filtered
-from ..tables.pairs import PAIRS_KEYS, with_keys
+from ..tables.pairs import PAIRS_KEYS, keyed_by
 from ..tables.selection import check_selection
 from . import column_report, dataset_card, selected_rows, upstream_scores
 from . import shards as export_shards
@@ -106,8 +106,8 @@ def _shards(
     encoding = config.image_encoding()
     columns = config.model_dump(include={"uid_column", "image_path_column", "caption_column"})
     plan_inputs = {
-        "selection": [table_id(spark, str(config.selection)), version],
-        "pairs": [table_id(spark, str(config.pairs)), pairs_version],
+        "selection": [delta.table_id(spark, str(config.selection)), version],
+        "pairs": [delta.table_id(spark, str(config.pairs)), pairs_version],
         "columns": columns | {"image": config.image_column},
         "kind": [config.format, config.shard_rows],
         "encoding": encoding and vars(encoding),
@@ -194,20 +194,7 @@ def _scores(spark: SparkSession, config: ExportConfig) -> dict[str, Any]:
 def _pairs_with_keys(spark: SparkSession, config: ExportConfig) -> tuple[DataFrame, int]:
     assert config.pairs
     version = delta.version(spark, config.pairs)
-    pairs = with_keys(
-        delta.read(spark, config.pairs, version),
-        config.uid_column,
-        config.image_column,
-        config.image_path_column,
-        config.caption_column,
-    )
-    return pairs, version
-
-
-def table_id(spark: SparkSession, ref: str) -> str:
-    """The id that Delta gave a table when it was created: later a path may hold another table."""
-    row = spark.sql(f"DESCRIBE DETAIL {delta.sql_name(ref)}").select("id").first()
-    return str(row[0]) if row else ref
+    return keyed_by(delta.read(spark, config.pairs, version), config), version
 
 
 def main(argv: Sequence[str] | None = None) -> int:

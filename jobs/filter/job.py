@@ -31,7 +31,7 @@ from ..rules.syntax_tree import AllOf, AnyOf
 from ..tables import delta, uid_origin
 from ..tables.delta import quoted
 from ..tables.filtered_pairs import write_filtered
-from ..tables.pairs import PAIRS_KEYS, with_keys
+from ..tables.pairs import PAIRS_KEYS, keyed_by
 from ..tables.scores import KEYS
 from . import joined_signals, what_if
 from .funnel import count_verdicts, funnel, thresholds
@@ -49,7 +49,7 @@ def run(spark: SparkSession, config: FilterConfig) -> dict[str, Any]:
     scores = delta.read(spark, config.scores, version)
     _require(config.scores, scores, _SCORES_COLUMNS, "a scores table")
     pairs = _latest(spark, config.pairs) if config.pairs else None
-    keyed = None if pairs is None else _with_keys(pairs, config)
+    keyed = None if pairs is None else keyed_by(pairs, config)
     joins = [joined_signals.load(spark, source, scores.columns) for source in config.sources()]
     if keyed is not None and config.pairs:
         joins.append(joined_signals.pairs_table(keyed, config.pairs))
@@ -167,16 +167,6 @@ def _with_signals(
         frame = frame.persist(StorageLevel.DISK_ONLY)
         cleanup.callback(frame.unpersist)
     return frame, summaries
-
-
-def _with_keys(pairs: DataFrame, config: FilterConfig) -> DataFrame:
-    return with_keys(
-        pairs,
-        config.uid_column,
-        config.image_column,
-        config.image_path_column,
-        config.caption_column,
-    )
 
 
 def choose_scorer(scores: DataFrame, ref: str, wanted: str | None) -> str | None:

@@ -39,7 +39,7 @@ def pending(spark: SparkSession, ref: str) -> list[Change]:
     changes = []
     if added := scores.later_columns(schema.names):
         names = ", ".join(field.name for field in added)
-        changes.append(Change(f"column {names}", delta.add_columns(ref, added)))
+        changes.append(Change(f"column {names}", scores.add_columns(ref, added)))
     uncommented = [
         field
         for field in scores.SCORES_TABLE

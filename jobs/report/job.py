@@ -27,7 +27,7 @@ from ..core import job_runner
 from ..core.errors import UsageError
 from ..core.image_path_settings import ImagePathConfig
 from ..tables import delta, runs
-from ..tables.pairs import with_keys
+from ..tables.pairs import keyed_by
 from ..tables.scores import KEYS
 from . import example_pictures
 from . import figures as report_figures
@@ -151,13 +151,7 @@ def _pairs(spark: SparkSession, config: ReportConfig) -> DataFrame | None:
     if config.pairs is None:
         return None
     pairs = delta.read(spark, config.pairs, delta.version(spark, config.pairs))
-    return with_keys(
-        pairs,
-        config.uid_column,
-        config.image_column,
-        config.image_path_column,
-        config.caption_column,
-    )
+    return keyed_by(pairs, config)
 
 
 def _with_scores(

@@ -31,11 +31,12 @@ from ..core.job_runner import new_run_id, say
 from ..core.progress import Progress
 from ..tables import delta, runs, uid_origin
 from ..tables import scores as scores_table
+from ..tables.pairs import keyed_by
 from . import pending_rows
 from .scores_writer import ScoresWriter, counts_of
 from .settings import ScoreConfig
 from .slice_queue import SliceQueue
-from .slices import Slices, keyed_pairs
+from .slices import Slices
 from .tally import Tally
 
 
@@ -45,7 +46,7 @@ def run(spark: SparkSession, config: ScoreConfig) -> dict[str, Any]:
     model, scorer = _model(config)
     version = delta.version(spark, config.pairs)
     source = delta.read(spark, config.pairs, version)
-    pairs = keyed_pairs(source, config)
+    pairs = keyed_by(source, config)
     scores_version = None
     if delta.exists(spark, config.scores):
         scores_version = delta.version(spark, config.scores)
@@ -167,9 +168,14 @@ def _files(pending: DataFrame) -> dict[str, int]:
 def _division(spark: SparkSession, config: ScoreConfig, version: int) -> str:
     """What decides which rows there are and in which file and bucket each is: runs for which it is
     the same can tell each other of slices."""
-    detail = spark.sql(f"DESCRIBE DETAIL {delta.sql_name(config.pairs)}").select("id").first()
     columns = (config.uid_column, config.image_column, config.image_path_column)
-    parts = (detail and detail["id"], version, *columns, config.caption_column, config.limit)
+    parts = (
+        delta.table_id(spark, config.pairs),
+        version,
+        *columns,
+        config.caption_column,
+        config.limit,
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 

@@ -22,7 +22,7 @@ from udfs.spark import score_batches
 from ..core.errors import RUN_AGAIN, ConflictError, UsageError
 from ..core.job_runner import say
 from ..core.progress import Progress
-from ..tables.pairs import with_keys
+from ..tables.pairs import keyed_by
 from . import pending_rows
 from .scores_writer import Counts, ScoresWriter, counts_of
 from .settings import ScoreConfig
@@ -163,7 +163,7 @@ class Slices:
         """The scores of a slice, persisted within the `with` block, and their counts."""
         wanted = self.writer.unanswered(wanted, extent)
         tasks = self.config.partitions or max(self.slots, min(size // TASK_ROWS, 4 * self.slots))
-        keyed = keyed_pairs(payload, self.config)
+        keyed = keyed_by(payload, self.config)
         scored = scored_rows(keyed, wanted, self.model, self.config, tasks).persist()
         try:
             counts = _computed(scored, self.config.pairs)
@@ -241,17 +241,6 @@ def _repartition_by_task(rows: DataFrame, tasks: int) -> DataFrame:
         repartitioned: DataFrame = rows.repartitionById(tasks, F.col("task"))
         return repartitioned
     return rows.repartition(tasks, "task")
-
-
-def keyed_pairs(frame: DataFrame, config: ScoreConfig) -> DataFrame:
-    """A pairs table with the key columns that scoring needs, from the columns that are named."""
-    return with_keys(
-        frame,
-        config.uid_column,
-        config.image_column,
-        config.image_path_column,
-        config.caption_column,
-    )
 
 
 def columns_of(source: DataFrame, config: ScoreConfig) -> list[str]:

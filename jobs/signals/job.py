@@ -36,7 +36,7 @@ from ..core.progress import duration
 from ..core.spark_progress import task_progress
 from ..tables import delta
 from ..tables import signals as signals_table
-from ..tables.pairs import PAIRS_KEYS, with_keys
+from ..tables.pairs import PAIRS_KEYS, keyed_by
 from . import near_duplicates
 
 Signal = Literal[
@@ -149,13 +149,7 @@ def run(spark: SparkSession, config: SignalsConfig) -> dict[str, Any]:
     _check_libraries(config.signal)
     version = delta.version(spark, config.pairs)
     pairs = delta.read(spark, config.pairs, version)
-    keyed = with_keys(
-        pairs,
-        config.uid_column,
-        config.image_column,
-        config.image_path_column,
-        config.caption_column,
-    )
+    keyed = keyed_by(pairs, config)
     _check_output(spark, config.output)
     summary: dict[str, Any] = {
         "pairs": config.pairs,

@@ -107,6 +107,12 @@ def version(spark: SparkSession, ref: str) -> int:
     return int(row[0]) if row else 0
 
 
+def table_id(spark: SparkSession, ref: str) -> str:
+    """The id that Delta gave a table when it was created: later a path may hold another table."""
+    row = spark.sql(f"DESCRIBE DETAIL {sql_name(ref)}").select("id").first()
+    return str(row[0]) if row else ref
+
+
 def is_conflict(error: BaseException) -> bool:
     """Whether this is Delta's error for a transaction that another one has overtaken."""
     return _CONFLICT.search(str(error)) is not None
@@ -174,16 +180,6 @@ def overwrite(df: DataFrame, ref: str, skipping: Sequence[str] = (), new: bool =
     """
     mode = "error" if new else "overwrite"
     _save(_writer(df, skipping).mode(mode).option("overwriteSchema", "true"), ref)
-
-
-def add_columns(ref: str, fields: Sequence[T.StructField]) -> str:
-    """The statement that adds columns, with their comments, to a table."""
-    columns = ", ".join(
-        f"{quoted(field.name)} {field.dataType.simpleString()}"
-        f" COMMENT {sql_text(field.metadata['comment'])}"
-        for field in fields
-    )
-    return f"ALTER TABLE {sql_name(ref)} ADD COLUMNS ({columns})"
 
 
 def commented(df: DataFrame, schema: T.StructType) -> DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -67,6 +69,37 @@ def with_keys(
     keyed = keyed.withColumn("image_sha", image_sha)
     text = F.coalesce(F.col("caption").cast("binary"), F.lit(b""))
     return keyed.withColumn("caption_sha", F.sha2(text, 256))
+
+
+class KeyColumns(Protocol):
+    """Settings that name the columns of a pairs table, as the jobs that read one have them."""
+
+    @property
+    def uid_column(self) -> str:
+        """Holds the keys."""
+
+    @property
+    def image_column(self) -> str:
+        """Holds the images' bytes."""
+
+    @property
+    def image_path_column(self) -> str | None:
+        """Holds paths of images instead."""
+
+    @property
+    def caption_column(self) -> str:
+        """Holds the captions."""
+
+
+def keyed_by(pairs: DataFrame, config: KeyColumns) -> DataFrame:
+    """`with_keys` with the columns that a job's settings name."""
+    return with_keys(
+        pairs,
+        config.uid_column,
+        config.image_column,
+        config.image_path_column,
+        config.caption_column,
+    )
 
 
 def uid_text(frame: DataFrame, name: str, option: str, table: str) -> Column:

@@ -52,10 +52,20 @@ def create(spark: SparkSession, ref: str) -> None:
 def _add_later_columns(spark: SparkSession, ref: str) -> None:
     if added := later_columns(delta.read(spark, ref).columns):
         try:
-            spark.sql(delta.add_columns(ref, added)).collect()
+            spark.sql(add_columns(ref, added)).collect()
         except AnalysisException:
             if later_columns(delta.read(spark, ref).columns):  # else another run was faster
                 raise
+
+
+def add_columns(ref: str, fields: Sequence[T.StructField]) -> str:
+    """The statement that adds columns, with their comments, to a table."""
+    columns = ", ".join(
+        f"{delta.quoted(field.name)} {field.dataType.simpleString()}"
+        f" COMMENT {delta.sql_text(field.metadata['comment'])}"
+        for field in fields
+    )
+    return f"ALTER TABLE {delta.sql_name(ref)} ADD COLUMNS ({columns})"
 
 
 def later_columns(columns: Sequence[str]) -> list[T.StructField]:
